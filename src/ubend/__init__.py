@@ -1,0 +1,1 @@
+"""A U-Net from a handful of annotated images."""

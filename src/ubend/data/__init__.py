@@ -1,0 +1,1 @@
+"""Images in and out: the only room that opens image files."""

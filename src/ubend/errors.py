@@ -1,0 +1,40 @@
+"""Every error that ubend raises on purpose.
+
+    UbendError                       one class to catch
+    ├── InputError (ValueError)      an argument or an array that cannot be used
+    ├── FileError (OSError)          a file or folder that is missing, unreadable, damaged, or in the way
+    ├── ModelFileError (ValueError)  a model file that is none, is newer than this program, or does not fit the image
+    ├── RecipeError (ValueError)     a recipe with an unknown key or a value out of range
+    ├── TrainingError (RuntimeError) training that came to nonsense and was stopped
+    └── OutOfMemory (MemoryError)    a tile that does not fit the memory
+
+Each message says what came, what is allowed, and the nearest thing that works.
+"""
+
+
+class UbendError(Exception):
+    """Base of all errors raised on purpose; the command line turns it into one line and exit code 2."""
+
+
+class InputError(UbendError, ValueError):
+    """Raised when an argument or an array cannot be used as it is."""
+
+
+class FileError(UbendError, OSError):
+    """Raised when a file or folder is missing, unreadable, damaged, or would be overwritten."""
+
+
+class ModelFileError(UbendError, ValueError):
+    """Raised when a model file is none, is newer than this program, or does not fit the image."""
+
+
+class RecipeError(UbendError, ValueError):
+    """Raised when a recipe has an unknown key or a value that is not allowed."""
+
+
+class TrainingError(UbendError, RuntimeError):
+    """Raised when training came to nonsense (NaN, nothing to learn from) and was stopped."""
+
+
+class OutOfMemory(UbendError, MemoryError):
+    """Raised when a tile does not fit the memory; the message names one that does."""

@@ -1,0 +1,1 @@
+"""What a person sees: the only users of typer, rich and matplotlib."""

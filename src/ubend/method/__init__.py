@@ -1,0 +1,1 @@
+"""The paper: arrays in, arrays out, one concept a file."""

@@ -1,0 +1,1 @@
+"""Workflows: a whole job from images to result."""
