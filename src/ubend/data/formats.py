@@ -1,0 +1,757 @@
+"""Images in, label images and probabilities out: TIFF, OME-TIFF, PNG, JPEG, BMP.
+
+A file that holds a stack gives one `Picture` a slice; channels come last. What a program would read as something else
+than the file says is an error here, never a guess: a truncated TIFF of five pages is not a TIFF of three.
+"""
+
+import difflib
+import errno
+import logging
+import lzma
+import os
+import re
+import struct
+import uuid
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageOps
+
+from ubend.errors import FileError, InputError, UbendError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Picture",
+    "existing_folder",
+    "file_stem",
+    "image_files",
+    "read_images",
+    "read_labels",
+    "read_probabilities",
+    "write_atomically",
+    "write_labels",
+    "write_probabilities",
+]
+
+IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+"""Endings of the files that `image_files` lists."""
+
+# Without a handler Python itself writes tifffile's warnings to the screen; who wants them adds a handler of their own.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+_Page = tuple[NDArray[Any], float | None]
+
+_UNREADABLE = (
+    *(OSError, EOFError, MemoryError, SyntaxError),
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(RuntimeError, OverflowError, ZeroDivisionError, AssertionError),
+    *(struct.error, zlib.error, lzma.LZMAError, Image.DecompressionBombError),
+)
+"""What tifffile and Pillow raise on damaged files, found by cutting and flipping the bytes of good ones."""
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_JPEG_START = b"\xff\xd8"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_BOUNDED_COMPRESSIONS = frozenset(
+    {1, 5, 8, 32773, 32946}
+)  # none, LZW, deflate, PackBits, deflate as it was first numbered
+_LARGEST_COMPRESSION = 3000
+"""Deflate makes 1032 equal bytes one, LZW some 2700: a header that promises more is damaged, and would fill the memory."""
+
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+_MICROMETRES = {
+    **dict.fromkeys(("um", "µm", "μm", "\\u00b5m", "micron", "microns", "micrometer", "micrometre"), 1.0),
+    **dict.fromkeys(("in", "inch"), 25400.0),
+    **dict(zip(("pm", "å", "nm", "mm", "cm", "m"), (1e-6, 1e-4, 1e-3, 1e3, 1e4, 1e6), strict=True)),
+}
+_RESOLUTION_UNITS = {2: 25400.0, 3: 10000.0}  # TIFF 6.0, tag 296: inch, centimetre
+_LARGEST_FROM_PRINT_UNITS = 20.0
+"""Micrometres: 72, 96, 300 or 1200 dots per inch are what a printer gets, not what a microscope saw."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a file, with what the file knows about it.
+
+    Attributes
+    ----------
+    pixels : ndarray, shape (rows, columns) or (rows, columns, channels)
+        The dtype is the file's.
+    name : str
+        Stem of the file; for page k of a stack the stem and "_000k", counted from 0.
+    path : Path
+        The file.
+    pixel_size : float or None
+        Micrometres per pixel, where the file knows it and where it is the same along rows and columns.
+
+    Examples
+    --------
+    >>> picture = Picture(np.zeros((2, 3), np.uint8), "cell", Path("cell.tif"), 0.5)
+    >>> picture.pixels.shape, picture.pixel_size
+    ((2, 3), 0.5)
+    """
+
+    pixels: NDArray[Any]
+    name: str
+    path: Path
+    pixel_size: float | None
+
+
+def read_images(path: str | Path) -> list[Picture]:
+    """Read every image of a file: one a page, slice or time point.
+
+    Parameters
+    ----------
+    path : str or Path
+        TIFF (8 to 64 bits, integers and floats, tiled, BigTIFF, ImageJ, OME), PNG, JPEG or BMP. The content decides,
+        not the ending.
+
+    Returns
+    -------
+    list of Picture
+        Channels last. An alpha channel that is the same everywhere is dropped, one that varies is kept as a channel.
+        A PNG or BMP palette becomes RGB, or gray where it is gray; a TIFF palette is a look-up table for the screen,
+        and the measured values are kept. JPEG is turned the way its EXIF orientation says.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, truncated, no image, or compressed in a way that nothing here can undo.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(Path(folder) / "cell.tif", np.eye(3, dtype=int), pixel_size=0.25)
+    ...     [picture] = read_images(Path(folder) / "cell.tif")
+    >>> picture.name, picture.pixels.shape, picture.pixels.dtype.name, picture.pixel_size
+    ('cell', (3, 3), 'uint8', 0.25)
+    """
+    return _named(Path(path), _read_pages(Path(path), palette_index=False))
+
+
+def read_labels(path: str | Path) -> list[Picture]:
+    """Read every label image of a file: one whole number a pixel.
+
+    Parameters
+    ----------
+    path : str or Path
+        As for `read_images`. Of a palette the index is the label, as in PASCAL VOC. Three equal channels count as one,
+        and floats that are whole numbers as integers. Negative values are kept.
+
+    Returns
+    -------
+    list of Picture
+        `pixels` of shape (rows, columns), of an integer dtype.
+
+    Raises
+    ------
+    FileError
+        As for `read_images`, and if the pixels are colours, fractions, or what JPEG left of label values.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(Path(folder) / "cell.png", np.eye(2, dtype=int) * 300)
+    ...     [picture] = read_labels(Path(folder) / "cell.png")
+    >>> picture.pixels.tolist(), picture.pixels.dtype.name
+    ([[300, 0], [0, 300]], 'uint16')
+    """
+    path = Path(path)
+    pages = [(_whole_numbers(pixels, path), size) for pixels, size in _read_pages(path, palette_index=True)]
+    if _start(path).startswith(_JPEG_START) and any(len(np.unique(pixels)) > 2 for pixels, _ in pages):
+        raise FileError(
+            f"{path} is a JPEG, which changes label values: it holds more than two. Save the labels as TIFF or PNG."
+        )
+    return _named(path, pages)
+
+
+def read_probabilities(path: str | Path) -> NDArray[np.float32]:
+    """Read class probabilities, as `write_probabilities` writes them.
+
+    Parameters
+    ----------
+    path : str or Path
+        A TIFF of floats in 0..1, one channel a class.
+
+    Returns
+    -------
+    ndarray of float32, shape (classes, rows, columns)
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, holds several images, or anything but numbers in 0..1.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_probabilities(Path(folder) / "p.tif", np.full((2, 3, 4), 0.5, np.float32))
+    ...     read_probabilities(Path(folder) / "p.tif").shape
+    (2, 3, 4)
+    """
+    pictures = read_images(path)
+    if len(pictures) > 1:
+        raise FileError(
+            f"{path} holds {len(pictures)} images; probabilities are one image with a channel for each class."
+        )
+    pixels = pictures[0].pixels
+    if not np.issubdtype(pixels.dtype, np.floating) or not bool(((pixels >= 0) & (pixels <= 1)).all()):
+        raise FileError(f"{path} holds no probabilities: they are floats in 0..1, and this is {_in_words(pixels)}.")
+    return np.ascontiguousarray(np.moveaxis(np.atleast_3d(pixels), -1, 0), dtype=np.float32)
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """List the image files of a folder in the order a person counts: img2 before img10.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Its subfolders, hidden files, and what operating systems leave behind are not looked at.
+
+    Returns
+    -------
+    list of Path
+        Empty where there is none.
+
+    Raises
+    ------
+    FileError
+        If the folder does not exist.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("img10.tif", "img2.tif", ".img3.tif", "notes.txt"):
+    ...         (Path(folder) / name).touch()
+    ...     [path.name for path in image_files(folder)]
+    ['img2.tif', 'img10.tif']
+    """
+    found = [path for path in existing_folder(folder).iterdir() if _looks_like_an_image(path)]
+    return sorted(found, key=lambda path: (_natural(path.name), path.name))
+
+
+def existing_folder(folder: str | Path) -> Path:
+    """Return the folder as a path, or say what is wrong with it.
+
+    Parameters
+    ----------
+    folder : str or Path
+        A folder that should exist.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    FileError
+        If there is no such folder (the message names the nearest), or if it is a file.
+
+    Examples
+    --------
+    >>> existing_folder("/").name
+    ''
+    """
+    path = Path(folder)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise FileError(f"{path} is a file; name a folder, for example {path.parent}.")
+    raise FileError(f"There is no folder {path}{_nearest(path)}.")
+
+
+def file_stem(path: str | Path) -> str:
+    """Return the name of an image without its ending, ".ome.tif" counting as one.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file name.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> file_stem("a/cell.01.ome.tif"), file_stem("cell.png")
+    ('cell.01', 'cell')
+    """
+    stem = Path(path).stem
+    return stem[:-4] if stem.lower().endswith(".ome") and len(stem) > 4 else stem
+
+
+def write_labels(
+    path: str | Path, labels: ArrayLike, *, pixel_size: float | None = None, overwrite: bool = False
+) -> None:
+    """Write a label image in the smallest of uint8, uint16 and uint32 that holds it.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends with .tif or .tiff (deflate), or .png.
+    labels : array of int or bool, shape (rows, columns)
+        Not negative.
+    pixel_size : float, optional
+        Micrometres per pixel, kept in the file.
+    overwrite : bool
+        Whether a file of that name may be replaced.
+
+    Raises
+    ------
+    InputError
+        If the labels cannot be written as they are, or the ending is another.
+    FileError
+        If the file exists and `overwrite` is false, or cannot be written; nothing half written is left.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(Path(folder) / "a.tif", [[0, 1], [2, 70000]])
+    ...     read_labels(Path(folder) / "a.tif")[0].pixels.dtype.name
+    'uint32'
+    """
+    path, pixels = Path(path), _smallest_unsigned(np.asarray(labels))
+    _check_pixel_size(pixel_size)
+    suffix = path.suffix.lower()
+    if suffix == ".png":
+        if pixels.dtype == np.uint32:
+            raise InputError(
+                f"PNG holds labels up to 65535, these go to {pixels.max()}; write {path.stem}.tif instead."
+            )
+        write_atomically(path, lambda part: part.write_bytes(_png(pixels, pixel_size)), overwrite=overwrite)
+    elif suffix in (".tif", ".tiff"):
+        write_atomically(path, lambda part: _write_tiff(part, pixels, "YX", pixel_size), overwrite=overwrite)
+    else:
+        raise InputError(f"Labels are written as .tif or .png, not as {suffix or 'a file without ending'}: {path}.")
+
+
+def write_probabilities(
+    path: str | Path, probabilities: ArrayLike, *, pixel_size: float | None = None, overwrite: bool = False
+) -> None:
+    """Write class probabilities as a float32 TIFF with one channel a class.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends with .tif or .tiff.
+    probabilities : array of float, shape (classes, rows, columns)
+        Class probabilities in 0..1.
+    pixel_size : float, optional
+        Micrometres per pixel, kept in the file.
+    overwrite : bool
+        Whether a file of that name may be replaced.
+
+    Raises
+    ------
+    InputError
+        If the array has other axes, or the ending is another.
+    FileError
+        If the file exists and `overwrite` is false, or cannot be written; nothing half written is left.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_probabilities(Path(folder) / "p.tif", np.ones((1, 2, 2)))
+    ...     float(read_probabilities(Path(folder) / "p.tif").min())
+    1.0
+    """
+    path, values = Path(path), np.asarray(probabilities, dtype=np.float32)
+    _check_pixel_size(pixel_size)
+    if values.ndim != 3 or values.size == 0:
+        raise InputError(f"Probabilities have the axes (classes, rows, columns); these have the shape {values.shape}.")
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise InputError(f"Probabilities are written as .tif, not as {path.suffix or 'a file without ending'}: {path}.")
+    write_atomically(path, lambda part: _write_tiff(part, values, "CYX", pixel_size), overwrite=overwrite)
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object], *, overwrite: bool = False) -> None:
+    """Write a file whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to be.
+    write : callable
+        Gets a temporary path in the same folder, with the same ending, and writes it.
+    overwrite : bool
+        Whether a file of that name may be replaced.
+
+    Raises
+    ------
+    FileError
+        If the file exists and `overwrite` is false, if its folder is missing, or if the disk is full. Whatever goes
+        wrong, no temporary file is left, and a file that was there before is untouched.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomically(Path(folder) / "a.txt", lambda part: part.write_text("whole"))
+    ...     [(path.name, path.read_text()) for path in Path(folder).iterdir()]
+    [('a.txt', 'whole')]
+    """
+    path = Path(path)
+    existing_folder(path.parent)
+    _check_free(path, overwrite=overwrite)
+    part = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        write(part)
+        with part.open("r+b") as handle:
+            os.fsync(handle.fileno())
+        _check_free(path, overwrite=overwrite)  # another process may have been faster
+        part.replace(path)
+    except UbendError:
+        raise
+    except OSError as error:
+        raise FileError(_why_not_written(path, error)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _check_free(path: Path, *, overwrite: bool) -> None:
+    if path.is_dir():
+        raise FileError(f"Cannot write {path}: it is a folder.")
+    if path.exists() and not overwrite:
+        raise FileError(f"{path} exists already; say overwrite to replace it, or choose another name.")
+
+
+def _why_not_written(path: Path, error: OSError) -> str:
+    if error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}:
+        return f"Cannot write {path}: no space left on the disk; free some, or choose another folder."
+    if error.errno == errno.EFBIG:
+        return f"Cannot write {path}: no space left, its disk or quota takes no file so large; choose another folder."
+    return f"Cannot write {path}: {error.strerror or error}."
+
+
+def _check_pixel_size(pixel_size: float | None) -> None:
+    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
+        raise InputError(
+            f"The pixel size is micrometres per pixel, above 0; got {pixel_size}. Leave it out if unknown."
+        )
+
+
+def _smallest_unsigned(labels: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
+    if labels.ndim != 2 or labels.size == 0:
+        raise InputError(f"A label image has the axes (rows, columns); this array has the shape {labels.shape}.")
+    if not (np.issubdtype(labels.dtype, np.integer) or labels.dtype == np.bool_):
+        raise InputError(f"Labels are integers; this array is {labels.dtype}: convert it with .astype(int).")
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest > 2**32 - 1:
+        wrong = lowest if lowest < 0 else highest
+        raise InputError(f"Labels are written as numbers from 0 to {2**32 - 1}; this image holds {wrong}.")
+    return labels.astype(np.min_scalar_type(highest))
+
+
+def _png(pixels: NDArray[Any], pixel_size: float | None) -> bytes:
+    # Encoded in memory: Pillow turns a full disk into an error without errno, a plain write does not.
+    buffer = BytesIO()
+    resolution = {} if pixel_size is None else {"dpi": (25400 / pixel_size, 25400 / pixel_size)}
+    Image.fromarray(pixels).save(buffer, format="PNG", **resolution)
+    return buffer.getvalue()
+
+
+def _write_tiff(path: Path, pixels: NDArray[Any], axes: str, pixel_size: float | None) -> None:
+    per_centimetre = None if pixel_size is None else (10000 / pixel_size, 10000 / pixel_size)
+    tifffile.imwrite(
+        path,
+        pixels,
+        photometric="minisblack",
+        compression="zlib",
+        resolution=per_centimetre,
+        resolutionunit=None if pixel_size is None else "CENTIMETER",
+        software="ubend",
+        metadata={"axes": axes},
+    )
+
+
+def _looks_like_an_image(path: Path) -> bool:
+    name = path.name.lower()
+    return name.endswith(IMAGE_SUFFIXES) and not name.startswith(".") and name not in _SYSTEM_FILES and path.is_file()
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", name.casefold())]
+
+
+def _nearest(path: Path) -> str:
+    """Name what exists and is spelled like the missing path, as the end of a sentence."""
+    if not path.parent.is_dir():
+        return f": its parent folder {path.parent} does not exist either"
+    close = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
+    return f"; the nearest name in {path.parent} is {close[0]}" if close else ""
+
+
+def _in_words(pixels: NDArray[Any]) -> str:
+    shape = " × ".join(map(str, pixels.shape))
+    values = f"{np.nanmin(pixels)} to {np.nanmax(pixels)}" if np.isfinite(pixels).any() else "no number at all"
+    return f"{pixels.dtype}, {shape}, {values}"
+
+
+def _named(path: Path, pages: list[_Page]) -> list[Picture]:
+    stem = file_stem(path)
+    if len(pages) == 1:
+        return [Picture(pages[0][0], stem, path, pages[0][1])]
+    digits = max(4, len(str(len(pages) - 1)))
+    return [Picture(pixels, f"{stem}_{k:0{digits}d}", path, size) for k, (pixels, size) in enumerate(pages)]
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as handle:
+        return handle.read(32)
+
+
+def _read_pages(path: Path, *, palette_index: bool) -> list[_Page]:
+    """Read all pages, and turn everything that a damaged file makes the readers raise into one line."""
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; name one image file in it.")
+    if not path.exists():
+        raise FileError(f"There is no file {path}{_nearest(path)}.")
+    try:
+        start = _start(path)
+        is_tiff = start.startswith(_TIFF_STARTS)
+        pages = _tiff_pages(path) if is_tiff else [_pillow_page(path, start, palette_index=palette_index)]
+    except UbendError:
+        raise
+    except PermissionError as error:
+        raise FileError(f"Cannot read {path}: permission denied.") from error
+    except _UNREADABLE as error:
+        kind = path.suffix.lstrip(".").upper() or "image file"
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise FileError(f"Cannot read {path}: it is truncated or no {kind} ({reason}).") from error
+    if not pages or any(pixels.size == 0 for pixels, _ in pages):
+        raise FileError(f"Cannot read {path}: it holds no pixels.")
+    return pages
+
+
+def _whole_numbers(pixels: NDArray[Any], path: Path) -> NDArray[np.integer[Any]]:
+    """Bring what was read to one integer a pixel."""
+    if pixels.ndim == 3:
+        pixels = _one_of_equal_channels(pixels, path)
+    if pixels.dtype == np.bool_:
+        return pixels.astype(np.uint8)
+    if np.issubdtype(pixels.dtype, np.integer):
+        return pixels
+    if np.issubdtype(pixels.dtype, np.floating) and bool(
+        (np.rint(pixels) == pixels).all() & (np.abs(pixels) < 2**31).all()
+    ):
+        return pixels.astype(np.int32)
+    raise FileError(f"{path} holds no labels: they are whole numbers, and this is {_in_words(pixels)}.")
+
+
+def _one_of_equal_channels(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
+    if pixels.shape[2] != 3:
+        raise FileError(
+            f"{path} has {pixels.shape[2]} channels; labels have one. If they are slices of a stack, save"
+            " them as slices (Fiji: Image > Properties)."
+        )
+    if not (pixels == pixels[..., :1]).all():
+        raise FileError(
+            f"{path} holds colours (RGB), and which colour is which label is not known: save it with one number a"
+            " pixel, as 8-bit or 16-bit gray or as a palette image."
+        )
+    return pixels[..., 0]
+
+
+def _without_constant_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
+    alpha = pixels[..., -1]
+    if (alpha != alpha.flat[0]).any():
+        return pixels
+    return pixels[..., 0] if pixels.shape[-1] == 2 else pixels[..., :-1]
+
+
+# TIFF
+
+
+def _tiff_pages(path: Path) -> list[_Page]:
+    with tifffile.TiffFile(path) as tif:
+        _check_complete(tif)
+        series = list(enumerate(tif.series))
+        full = [(k, one) for k, one in series if not one.keyframe.is_reduced] or series  # without thumbnails
+        return [page for k, one in full for page in _series_pages(path, tif, one, k)]
+
+
+def _series_pages(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, index: int) -> Iterator[_Page]:
+    size = _tiff_pixel_size(tif, series, index)
+    has_alpha = bool(series.keyframe.extrasamples) and series.keyframe.samplesperpixel in (2, 4)
+    for pixels in _split_axes(_series_pixels(path, series), series.axes):
+        yield (_without_constant_alpha(pixels) if has_alpha and pixels.ndim == 3 else pixels), size
+
+
+def _check_complete(tif: tifffile.TiffFile) -> None:
+    """Raise where the file ends before its pages do; tifffile reads such a file as a shorter stack, or as zeros."""
+    count = sum(1 for _ in _page_offsets(tif))
+    if len(tif.pages) < count:
+        raise ValueError(f"only {len(tif.pages)} of {count} pages can be read")
+    end = tif.filehandle.size
+    for page in tif.pages:
+        if any(at + length > end for at, length in zip(page.dataoffsets, page.databytecounts, strict=False)):
+            raise ValueError(f"the pixels of page {page.index} lie beyond its end")
+    for series in tif.series:
+        if any(page is None for page in series.pages):
+            raise ValueError("pages that its header promises are missing")
+        if series.keyframe.compression in _BOUNDED_COMPRESSIONS and series.nbytes > _LARGEST_COMPRESSION * (end + 1000):
+            raise ValueError("its header promises more pixels than a file of its length can hold")
+        if series.dataoffset is not None and series.dataoffset + series.nbytes > end:
+            raise ValueError("pixels that its header promises lie beyond its end")
+
+
+def _page_offsets(tif: tifffile.TiffFile) -> Iterator[int]:
+    """Follow the chain of pages (TIFF 6.0, section 2), strictly: a short read is a struct.error."""
+    handle, layout, seen = tif.filehandle, tif.tiff, set[int]()
+
+    def number(at: int, form: str, size: int) -> int:
+        handle.seek(at)
+        return int(struct.unpack(form, handle.read(size))[0])
+
+    at = layout.offsetsize  # where the first offset stands: 4, and 8 in BigTIFF
+    while (offset := number(at, layout.offsetformat, layout.offsetsize)) != 0:
+        if offset in seen:
+            raise ValueError("its pages go round in a circle")
+        seen.add(offset)
+        yield offset
+        tags = number(offset, layout.tagnoformat, layout.tagnosize)
+        at = offset + layout.tagnosize + tags * layout.tagsize
+
+
+def _series_pixels(path: Path, series: tifffile.TiffPageSeries) -> NDArray[Any]:
+    try:
+        return np.asarray(series.asarray())
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+    pixels = _decoded_by_pillow(path, series)
+    if pixels is None:
+        compression = getattr(series.keyframe.compression, "name", series.keyframe.compression)
+        raise FileError(
+            f"Cannot read {path}: its compression {compression} needs one more package "
+            "(pip install imagecodecs); or save it uncompressed or as ZIP/deflate (Fiji: File > Save As > Tiff)."
+        )
+    return pixels
+
+
+def _decoded_by_pillow(path: Path, series: tifffile.TiffPageSeries) -> NDArray[Any] | None:
+    """Undo LZW, JPEG and others with the libtiff inside Pillow; None where the two do not see the same image."""
+    first = series.keyframe
+    if first.photometric == tifffile.PHOTOMETRIC.MINISWHITE or first.tags.valueof("Orientation", default=1) != 1:
+        return None  # Pillow inverts and turns these
+    frames = []
+    with warnings.catch_warnings(), Image.open(path, formats=("TIFF",)) as picture:
+        warnings.simplefilter("ignore")
+        for page in series.pages:
+            if page is None:
+                return None
+            picture.seek(page.index)
+            frames.append(np.array(picture))
+            if frames[-1].shape != page.shape or frames[-1].dtype != page.dtype:
+                return None
+    return np.stack(frames).reshape(series.shape)
+
+
+def _split_axes(pixels: NDArray[Any], axes: str) -> Iterator[NDArray[Any]]:
+    """Give (rows, columns) or (rows, columns, channels) for each plane: C and S are channels, all but Y, X count."""
+    if "Y" not in axes or "X" not in axes:
+        raise FileError(f"A series with the axes {axes} has no rows and columns (Y, X); save it as a stack of images.")
+    row, column = axes.index("Y"), axes.index("X")
+    channels = [k for k, axis in enumerate(axes) if axis in "CS"]
+    others = [k for k in range(len(axes)) if k not in (row, column, *channels)]
+    moved = pixels.transpose(*others, row, column, *channels)
+    count = int(np.prod([pixels.shape[k] for k in others], dtype=int))
+    depth = int(np.prod([pixels.shape[k] for k in channels], dtype=int))
+    for plane in moved.reshape(count, pixels.shape[row], pixels.shape[column], depth):
+        yield np.ascontiguousarray(plane[..., 0] if depth == 1 else plane)
+
+
+def _tiff_pixel_size(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, index: int) -> float | None:
+    if tif.is_ome and tif.ome_metadata:
+        return _ome_pixel_size(tif.ome_metadata, index)
+    tags = series.keyframe.tags
+    unit = _RESOLUTION_UNITS.get(int(tags.valueof("ResolutionUnit", default=1)))
+    written_here = tags.valueof("Software", default="") == "ubend"
+    if tif.is_imagej and tif.imagej_metadata and "unit" in tif.imagej_metadata:
+        unit = _MICROMETRES.get(str(tif.imagej_metadata["unit"]).strip().lower())
+    return _from_resolution(
+        unit, _ratio(tags.valueof("XResolution")), _ratio(tags.valueof("YResolution")), trust=written_here
+    )
+
+
+def _ratio(value: object) -> float:
+    """Return a TIFF rational as a number, 0 where there is none."""
+    match value:
+        case (int() as numerator, int() as denominator) if denominator:
+            return numerator / denominator
+    return 0.0
+
+
+def _from_resolution(unit: float | None, across: float, down: float, *, trust: bool = False) -> float | None:
+    """Turn pixels per unit into micrometres per pixel, where that is a microscope's and not a printer's."""
+    if unit is None or across <= 0 or down <= 0 or not np.isclose(across, down, rtol=0.01):
+        return None
+    size = float(f"{unit / across:.9g}")  # rationals cut the tenth digit
+    is_print = unit in _RESOLUTION_UNITS.values() and size > _LARGEST_FROM_PRINT_UNITS
+    return None if is_print and not trust else size
+
+
+def _ome_pixel_size(xml: str, index: int) -> float | None:
+    pixels = [element for element in ElementTree.fromstring(xml).iter() if element.tag.endswith("}Pixels")]
+    if index >= len(pixels):
+        return None
+    across, down = (
+        float(pixels[index].get(f"PhysicalSize{axis}", "nan"))
+        * _MICROMETRES.get(pixels[index].get(f"PhysicalSize{axis}Unit", "µm").lower(), float("nan"))
+        for axis in "XY"
+    )
+    return across if across > 0 and np.isclose(across, down, rtol=0.01) else None
+
+
+# PNG, JPEG, BMP
+
+
+def _pillow_page(path: Path, start: bytes, *, palette_index: bool) -> _Page:
+    is_png = start.startswith(_PNG_START)
+    depth, colour = (start[24], start[25]) if is_png and len(start) > 25 else (8, 0)
+    if depth == 16 and colour != 0:
+        raise FileError(f"Cannot read {path}: 16-bit colour PNG would be cut to 8 bits here; save it as TIFF.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
+            picture.load()
+            size = _png_pixel_size(picture) if is_png else None
+            pixels = _pillow_pixels(ImageOps.exif_transpose(picture), palette_index=palette_index)
+    if depth in (2, 4) and colour == 0:
+        pixels = pixels // np.uint8(255 // (2**depth - 1))  # Pillow spreads them over 0..255
+    if depth == 16:
+        pixels = pixels.astype(np.uint16)  # int32 in older Pillow
+    return pixels, size
+
+
+def _png_pixel_size(picture: Image.Image) -> float | None:
+    across, down = picture.info.get("dpi", (0.0, 0.0))
+    return _from_resolution(_RESOLUTION_UNITS[2], across, down)
+
+
+def _pillow_pixels(picture: Image.Image, *, palette_index: bool) -> NDArray[Any]:
+    if picture.mode == "P" and not palette_index:
+        colours = np.array(picture.convert("RGB"))
+        return colours[..., 0] if (colours == colours[..., :1]).all() else colours
+    if picture.mode in ("RGBA", "LA"):
+        return _without_constant_alpha(np.array(picture))
+    if picture.mode in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "F", "RGB"):
+        return np.array(picture)
+    return np.array(picture.convert("RGB"))
