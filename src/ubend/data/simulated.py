@@ -9,6 +9,7 @@ Lengths are in pixels and brightness lies in 0...1 until the last step.
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import index
 from typing import TypeAlias
 
 import numpy as np
@@ -76,17 +77,19 @@ def simulate(scene: str, rng: np.random.Generator, shape: Shape = (256, 256)) ->
     >>> bool(sample.labels.max() > 1)
     True
     """
-    if scene not in _PAINTERS:
+    if scene not in SCENES:
         nearest = difflib.get_close_matches(str(scene), SCENES, n=1, cutoff=0.0)[0]
         raise InputError(f"no scene {scene!r}; the scenes are {', '.join(SCENES)}. Did you mean {nearest!r}?")
     if not isinstance(rng, np.random.Generator):
-        raise InputError(f"rng is {rng!r}, not a random generator; pass np.random.default_rng(0)")
+        raise InputError(
+            f"rng is {rng!r}, not a random generator; pass np.random.default_rng({rng if isinstance(rng, int) else 0})"
+        )
     return _PAINTERS[scene](_checked_shape(shape), rng)
 
 
 def _checked_shape(shape: Shape) -> Shape:
     try:
-        rows, columns = (int(side) for side in shape)
+        rows, columns = (index(side) for side in shape)
     except (TypeError, ValueError):
         raise InputError(f"shape is {shape!r}; it is rows and columns, such as (256, 256)") from None
     if min(rows, columns) < SMALLEST_SIDE:
