@@ -15,6 +15,7 @@ import uuid
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -65,7 +66,7 @@ _BOUNDED_COMPRESSIONS = frozenset(
     {1, 5, 8, 32773, 32946}
 )  # none, LZW, deflate, PackBits, deflate as it was first numbered
 _LARGEST_COMPRESSION = 3000
-"""Deflate makes 1032 equal bytes one, LZW some 2700: a header that promises more is damaged, and would fill the memory."""
+"""Deflate makes 1032 equal bytes one, LZW some 2700: a header that promises more is damaged."""
 
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
@@ -512,6 +513,14 @@ def _named(path: Path, pages: list[_Page]) -> list[Picture]:
     return [Picture(pixels, f"{stem}_{k:0{digits}d}", path, size) for k, (pixels, size) in enumerate(pages)]
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep Pillow's warnings off the screen: what matters of them (a cut file) is an error here anyway."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _start(path: Path) -> bytes:
     with path.open("rb") as handle:
         return handle.read(32)
@@ -532,7 +541,8 @@ def _read_pages(path: Path, *, palette_index: bool) -> list[_Page]:
     except PermissionError as error:
         raise FileError(f"Cannot read {path}: permission denied.") from error
     except _UNREADABLE as error:
-        kind = path.suffix.lstrip(".").upper() or "image file"
+        suffix = path.suffix.lower()
+        kind = suffix[1:].upper() if suffix in IMAGE_SUFFIXES else "TIFF, PNG, JPEG or BMP"
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise FileError(f"Cannot read {path}: it is truncated or no {kind} ({reason}).") from error
     if not pages or any(pixels.size == 0 for pixels, _ in pages):
@@ -652,8 +662,7 @@ def _decoded_by_pillow(path: Path, series: tifffile.TiffPageSeries) -> NDArray[A
     if first.photometric == tifffile.PHOTOMETRIC.MINISWHITE or first.tags.valueof("Orientation", default=1) != 1:
         return None  # Pillow inverts and turns these
     frames = []
-    with warnings.catch_warnings(), Image.open(path, formats=("TIFF",)) as picture:
-        warnings.simplefilter("ignore")
+    with _silent(), Image.open(path, formats=("TIFF",)) as picture:
         for page in series.pages:
             if page is None:
                 return None
@@ -728,12 +737,10 @@ def _pillow_page(path: Path, start: bytes, *, palette_index: bool) -> _Page:
     depth, colour = (start[24], start[25]) if is_png and len(start) > 25 else (8, 0)
     if depth == 16 and colour != 0:
         raise FileError(f"Cannot read {path}: 16-bit colour PNG would be cut to 8 bits here; save it as TIFF.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
-            picture.load()
-            size = _png_pixel_size(picture) if is_png else None
-            pixels = _pillow_pixels(ImageOps.exif_transpose(picture), palette_index=palette_index)
+    with _silent(), Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
+        picture.load()
+        size = _png_pixel_size(picture) if is_png else None
+        pixels = _pillow_pixels(ImageOps.exif_transpose(picture), palette_index=palette_index)
     if depth in (2, 4) and colour == 0:
         pixels = pixels // np.uint8(255 // (2**depth - 1))  # Pillow spreads them over 0..255
     if depth == 16:
