@@ -49,6 +49,9 @@ __all__ = [
 THRESHOLDS: tuple[float, ...] = tuple(accumulate([0.0] + [0.1] * 10))
 """The challenge's 11 levels. They are accumulated sums, so the last is 0.9999999999999999 and 1.0 lies above it."""
 
+_ROUNDING = 1e-6
+"""By so much a mean of float32 probabilities may exceed 1."""
+
 Images = NDArray[Any] | Sequence[NDArray[Any]]
 
 
@@ -435,7 +438,7 @@ def _check_values(cells: NDArray[Any], image: NDArray[Any], number: int) -> None
             "and 1 (cell) only. Of a mask of 0 and 255, give mask > 0."
         )
     low, high = image.min(), image.max()
-    if not (low >= 0 and high <= 1):  # nan fails, too
+    if not (low >= 0 and high <= 1 + _ROUNDING):  # nan fails, too
         raise InputError(
             f"Slice {number}: proposal has values from {low} to {high}; allowed are probabilities from 0 to 1. "
             "Divide gray values of 0 to 255 by 255."
