@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from ubend.data.annotated import Task
 from ubend.data.formats import write_labels, write_probabilities
 from ubend.errors import FileError, InputError
-from ubend.run.evaluation import Evaluation, ImageScores, evaluate_arrays, evaluate_folders
+from ubend.run.evaluation import HEADLINES, Evaluation, ImageScores, evaluate_arrays, evaluate_folders
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
@@ -165,6 +166,32 @@ def test_annotated_folder_is_a_truth(tmp_path):
     assert [row.name for row in evaluate_folders(results, data).rows] == ["a", "b"]
 
 
+def test_annotated_folder_with_a_fault_is_no_folder_of_labels(tmp_path):
+    data = write(tmp_path / "data", a=CELLS * 100, b=CELLS * 90)
+    write(data / "masks", a=CELLS)
+    with pytest.raises(FileError, match="b"):
+        evaluate_folders(write(tmp_path / "results", a=CELLS, b=CELLS), data)
+
+
+def test_stacks_match_page_by_page(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    stack = np.stack([CELLS, 1 - CELLS]).astype(np.uint8)
+    tifffile.imwrite(data / "train-volume.tif", stack * 100, photometric="minisblack")
+    tifffile.imwrite(data / "train-labels.tif", stack, photometric="minisblack")
+    results = write(tmp_path / "results", **{"train-volume_0000": CELLS, "train-volume_0001": 1 - CELLS})
+    evaluation = evaluate_folders(results, data)
+    assert [row.name for row in evaluation.rows] == ["train-volume_0000", "train-volume_0001"]
+    assert evaluation.overall["IoU"] == 1
+
+
+def test_headlines_are_overall_scores():
+    tasks = (BINARY, INSTANCES, Task("classes", (0, 1), None))
+    evaluations = [evaluate_arrays([CELLS], [CELLS], task=task) for task in tasks]
+    assert {evaluation.overall[HEADLINES[evaluation.kind]] for evaluation in evaluations} == {1.0}
+    assert {evaluation.kind for evaluation in evaluations} == set(HEADLINES)
+
+
 def test_task_may_be_stated(tmp_path):
     truth = write(tmp_path / "truth", a=CELLS)
     results = write(tmp_path / "results", a=CELLS)
@@ -218,7 +245,5 @@ def test_real_masks_against_themselves():
     folder = DATA / "dic_hela" / "instances_approx"
     if not folder.is_dir():
         pytest.skip("the HeLa cells are not beside the repository")
-    from tifffile import imread
-
-    truths = [imread(path).astype(np.int32) for path in sorted(folder.iterdir())[:3]]
+    truths = [tifffile.imread(path).astype(np.int32) for path in sorted(folder.iterdir())[:3]]
     assert set(evaluate_arrays(truths, truths, task=INSTANCES).overall.values()) == {1.0}

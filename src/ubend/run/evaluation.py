@@ -11,20 +11,23 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ubend.data.annotated import Task, class_indices, find_pairs, infer_task
+from ubend.data.annotated import LABEL_FOLDERS, Kind, Task, class_indices, find_pairs, infer_task
 from ubend.data.formats import existing_folder, file_stem, image_files, read_labels, read_probabilities
 from ubend.errors import FileError, InputError
 from ubend.scores import cells, em_challenge, regions
 
-__all__ = ["Evaluation", "ImageScores", "evaluate_arrays", "evaluate_folders"]
+__all__ = ["HEADLINES", "Evaluation", "ImageScores", "evaluate_arrays", "evaluate_folders"]
+
+HEADLINES: dict[Kind, str] = {"binary": "IoU", "classes": "mean IoU", "instances": "AP@0.5, pooled"}
+"""The one overall score of each task by which to compare two models; higher is better."""
 
 _PROBABILITIES = "_probabilities"
-_LABEL_WORD = "(?:cp_masks?|masks?|labels?|seg|segmentation|gt|truth|instances)"
+_LABEL_WORD = f"(?:{'|'.join(('cp_masks', 'seg', *LABEL_FOLDERS))})"
 _BARE = re.compile(rf"^(?:{_LABEL_WORD}[_-])?(.+?)(?:[_-]{_LABEL_WORD})?$", re.IGNORECASE)
 
 
@@ -61,7 +64,7 @@ class Evaluation:
         What a reader of the numbers must know, a sentence each.
     """
 
-    kind: Literal["binary", "classes", "instances"]
+    kind: Kind
     rows: tuple[ImageScores, ...]
     overall: dict[str, float]
     notes: tuple[str, ...] = ()
@@ -148,7 +151,7 @@ def evaluate_folders(
     results: str | Path,
     truth: str | Path,
     *,
-    task: Literal["binary", "classes", "instances"] | None = None,
+    task: Kind | None = None,
     ignore: int | None = None,
 ) -> Evaluation:
     """Score a folder of results against a folder of truth.
@@ -349,12 +352,14 @@ class _LabelImage:
 def _read_truth(folder: str | Path) -> list[_LabelImage]:
     """Read the labels of an annotated folder, or all images of a folder of label images only."""
     try:
-        files = [(pair.labels, (pair.name, *map(file_stem, pair.images))) for pair in find_pairs(folder)]
+        files = [(pair.labels, pair.name) for pair in find_pairs(folder)]
     except FileError:
-        files = [(path, ()) for path in image_files(folder)]
-        if not files:
+        # With a folder of labels inside, these are images, and what is wrong with the folder is what was just said.
+        has_labels_inside = any(child.name.lower() in LABEL_FOLDERS for child in existing_folder(folder).iterdir())
+        files = [(path, _bare(file_stem(path))) for path in image_files(folder)]
+        if has_labels_inside or not files:
             raise
-    images = [image for path, names in files for image in _read(path, names)]
+    images = [image for path, name in files for image in _read(path, name)]
     _check_unique([image.names[0] for image in images], folder)
     return images
 
@@ -363,19 +368,17 @@ def _read_results(folder: str | Path) -> dict[str, _LabelImage]:
     files = [path for path in image_files(existing_folder(folder)) if not file_stem(path).endswith(_PROBABILITIES)]
     if not files:
         raise FileError(f"{folder} has no label images; name the folder into which the results were predicted.")
-    images = [image for path in files for image in _read(path, ())]
+    images = [image for path in files for image in _read(path, _bare(file_stem(path)))]
     _check_unique([image.names[0] for image in images], folder)
     return {image.names[0]: image for image in images}
 
 
-def _read(path: Path, names: Sequence[str]) -> list[_LabelImage]:
-    """Read the label images of a file; each may be called by `names` or its bare stem, with its page number."""
+def _read(path: Path, name: str) -> list[_LabelImage]:
+    """Read the label images of a file; they may be called `name` or the file's bare stem, with their page number."""
     stem = file_stem(path)
-    pictures = [(picture.name.removeprefix(stem), picture.pixels) for picture in read_labels(path)]
-    return [
-        _LabelImage(tuple(name + page for name in (*names, _bare(stem))), stem + page, pixels)
-        for page, pixels in pictures
-    ]
+    pages = [(picture.name.removeprefix(stem), picture.pixels) for picture in read_labels(path)]
+    names = (name, _bare(name), _bare(stem))
+    return [_LabelImage(tuple(name + page for name in names), stem + page, pixels) for page, pixels in pages]
 
 
 def _bare(stem: str) -> str:
