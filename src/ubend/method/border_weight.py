@@ -152,7 +152,7 @@ def border_weights(
 
     >>> import numpy as np
     >>> border_weights(np.array([[1, 1, 0, 2, 2, 0, 0]]), class_weights=(1.0, 2.0)).round(2)
-    array([[10.35, 10.23, 10.23, 10.23, 10.35,  7.07,  4.75]], dtype=float32)
+    array([[10.35, 11.23, 10.23, 11.23, 10.35,  7.07,  4.75]], dtype=float32)
     """
     _check_not_negative("w0", w0)
     _check_positive("sigma", sigma)
