@@ -1,0 +1,181 @@
+"""Training tiles: which image, which place, which augmentation, all given by (seed, step, sample).
+
+There is no global state and no order to remember: any tile can be made again from its three numbers, on any machine
+and by any number of workers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ubend.errors import InputError
+from ubend.method.augmentation import AugmentationConfig, augment, draw_augmentation
+
+ANCHORS = 4096
+"""Pixels of each class that an image remembers as places for a tile."""
+
+
+@dataclass(frozen=True)
+class TrainingImage:
+    """An annotated image, ready to be cut into tiles; made by `training_image`.
+
+    Attributes
+    ----------
+    image : ndarray, shape (channels, rows, columns)
+        In the dtype of its file.
+    offset, gain : ndarray of float32, shape (channels, 1, 1)
+        (image − offset)·gain is what the network sees.
+    classes : ndarray of int16, shape (rows, columns)
+        True class of each pixel, negative where not labelled.
+    weights : ndarray of float32, shape (rows, columns), or None
+        w(x).
+    anchors : tuple of ndarray of int64
+        Some flat positions of each class that occurs.
+    """
+
+    image: NDArray[Any]
+    offset: NDArray[np.float32]
+    gain: NDArray[np.float32]
+    classes: NDArray[np.int16]
+    weights: NDArray[np.float32] | None
+    anchors: tuple[NDArray[np.int64], ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step works on.
+
+    Attributes
+    ----------
+    images : Tensor of float32, shape (batch, channels, tile, tile)
+    labels : Tensor of int64, shape (batch, tile − 2·margin, tile − 2·margin)
+    weights : Tensor of float32 of the same shape, or None
+    """
+
+    images: Tensor
+    labels: Tensor
+    weights: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileConfig:
+    """How tiles are drawn.
+
+    Attributes
+    ----------
+    size : int
+        Rows and columns of a tile as it enters the network.
+    batch : int
+        Tiles a step.
+    aimed : float
+        Share of the tiles whose middle is a pixel of a class drawn evenly from those of the image, so that rare
+        classes are seen; the others lie anywhere.
+    """
+
+    size: int = 256
+    batch: int = 4
+    aimed: float = 0.33
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.batch < 1 or not 0 <= self.aimed <= 1:
+            raise InputError(
+                f"tiles need size >= 1, batch >= 1 and aimed from 0 to 1, not {self.size}, {self.batch}, {self.aimed}"
+            )
+
+
+def training_image(
+    image: NDArray[Any],
+    classes: NDArray[np.integer],
+    weights: NDArray[np.float32] | None = None,
+    *,
+    offset: NDArray[np.float32],
+    gain: NDArray[np.float32],
+) -> TrainingImage:
+    """Collect what the tiles of one image need.
+
+    Parameters
+    ----------
+    image : ndarray, shape (channels, rows, columns)
+    classes : ndarray of int, shape (rows, columns)
+        Negative where a pixel is not labelled.
+    weights : ndarray of float32, shape (rows, columns), optional
+    offset, gain : ndarray of float32, shape (channels,)
+        The normalisation of this image.
+    """
+    anchors = []
+    for number in np.unique(classes[classes >= 0]):
+        found = np.flatnonzero(classes == number)
+        anchors.append(found[:: -(-found.size // ANCHORS)])
+    return TrainingImage(
+        image=image,
+        offset=np.asarray(offset, np.float32).reshape(-1, 1, 1),
+        gain=np.asarray(gain, np.float32).reshape(-1, 1, 1),
+        classes=classes.astype(np.int16),
+        weights=weights,
+        anchors=tuple(anchors),
+    )
+
+
+def draw_tile(
+    images: Sequence[TrainingImage],
+    tiles: TileConfig,
+    augmentation: AugmentationConfig,
+    *,
+    margin: int,
+    key: tuple[int, int, int],
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Make the tile with the number `key` = (seed, step, sample).
+
+    Every image is used once before any is used again. `margin` is what an unpadded network loses at each side.
+    """
+    seed, step, sample = key
+    number = step * tiles.batch + sample
+    epoch, place = divmod(number, len(images))
+    order = np.random.default_rng((seed, epoch)).permutation(len(images))
+    source = images[order[place]]
+    rng = np.random.default_rng(key)
+    shape = (tiles.size, tiles.size)
+    draw = draw_augmentation(rng, augmentation, shape)
+    centre = _centre(rng, source, tiles, tiles.size - 2 * margin)
+    tile, labels, weights = augment(
+        draw, source.image, source.classes, source.weights, centre=centre, shape=shape, margin=margin
+    )
+    tile.sub_(torch.from_numpy(source.offset)).mul_(torch.from_numpy(source.gain))
+    return tile, labels, weights
+
+
+def _centre(rng: np.random.Generator, source: TrainingImage, tiles: TileConfig, output: int) -> tuple[float, float]:
+    """Draw where in the image the middle of a tile lies."""
+    rows, columns = source.classes.shape
+    if source.anchors and rng.random() < tiles.aimed:
+        anchors = source.anchors[rng.integers(len(source.anchors))]
+        row, column = divmod(int(anchors[rng.integers(anchors.size)]), columns)
+        return row + rng.uniform(-0.5, 0.5), column + rng.uniform(-0.5, 0.5)
+    inset = [min(output, length) / 4 for length in (rows, columns)]  # at most a quarter lies beyond the border
+    return tuple(rng.uniform(i, length - i) for i, length in zip(inset, (rows, columns), strict=True))  # type: ignore[return-value]
+
+
+def draw_batch(
+    images: Sequence[TrainingImage],
+    tiles: TileConfig,
+    augmentation: AugmentationConfig,
+    *,
+    margin: int,
+    seed: int,
+    step: int,
+) -> Batch:
+    """Make all tiles of one step."""
+    drawn = [
+        draw_tile(images, tiles, augmentation, margin=margin, key=(seed, step, sample)) for sample in range(tiles.batch)
+    ]
+    weights = [weight for _, _, weight in drawn if weight is not None]
+    return Batch(
+        images=torch.stack([tile for tile, _, _ in drawn]),
+        labels=torch.stack([labels for _, labels, _ in drawn]),
+        weights=torch.stack(weights) if weights else None,
+    )

@@ -1,0 +1,197 @@
+"""Data augmentation: shift, rotation, flip, gray values and elastic deformation (Ronneberger et al. 2015, Section 3.1).
+
+One draw fixes everything random; one resampling then reads image, labels and weights at the same positions. Image and
+weights are interpolated linearly, labels take the nearest pixel, and beyond the border the image is mirrored.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ubend.errors import InputError
+from ubend.method.elastic import Bend, draw_elastic
+from ubend.method.resampling import sample, sampling_grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """How far augmentation goes; 0 switches a part off.
+
+    Attributes
+    ----------
+    elastic_points, elastic_sigma : int, float
+        Control points an axis and standard deviation of their displacement in pixels (`elastic.draw_elastic`).
+    rotation : float
+        Largest angle in degrees, either way.
+    flip : bool
+        Mirror half of the samples.
+    zoom : float
+        Largest factor of magnification, or of its inverse; 1 leaves the size as it is.
+    contrast, brightness : float
+        Largest relative change of the contrast, and largest shift as a share of the tile's standard deviation.
+    gamma : float
+        Largest exponent of the gray-value curve, or of its inverse; 1 leaves the curve straight.
+    noise : float
+        Largest standard deviation of added Gaussian noise as a share of the tile's standard deviation.
+    """
+
+    elastic_points: int = 3
+    elastic_sigma: float = 10.0
+    rotation: float = 180.0
+    flip: bool = True
+    zoom: float = 1.0
+    contrast: float = 0.3
+    brightness: float = 0.3
+    gamma: float = 1.3
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("elastic_sigma", "rotation", "contrast", "brightness", "noise"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} of the augmentation is 0 or more, not {getattr(self, name)}")
+        if self.contrast >= 1:
+            raise InputError(f"contrast of the augmentation is below 1, not {self.contrast}")
+        if self.zoom < 1 or self.gamma < 1 or self.elastic_points < 1:
+            raise InputError("zoom, gamma and elastic_points of the augmentation are 1 or more")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Everything random about one sample.
+
+    Attributes
+    ----------
+    bend : Bend
+        The elastic part.
+    angle : float
+        Rotation in radians.
+    flip : bool
+        Whether columns are mirrored.
+    zoom, gain, offset, gamma, noise : float
+        Drawn values of what `AugmentationConfig` limits.
+    noise_seed : int
+        Seed of the noise.
+    """
+
+    bend: Bend
+    angle: float
+    flip: bool
+    zoom: float
+    gain: float
+    offset: float
+    gamma: float
+    noise: float
+    noise_seed: int
+
+
+def draw_augmentation(rng: np.random.Generator, config: AugmentationConfig, shape: tuple[int, int]) -> Augmentation:
+    """Draw one augmentation for a tile of `shape`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> draw = draw_augmentation(np.random.default_rng(0), AugmentationConfig(rotation=10), (64, 64))
+    >>> bool(abs(draw.angle) <= np.deg2rad(10))
+    True
+    """
+    return Augmentation(
+        bend=draw_elastic(rng, shape, points=config.elastic_points, sigma=config.elastic_sigma),
+        angle=float(np.deg2rad(rng.uniform(-config.rotation, config.rotation))),
+        flip=bool(config.flip and rng.random() < 0.5),
+        zoom=_around_one(rng, config.zoom),
+        gain=float(1 + rng.uniform(-config.contrast, config.contrast)),
+        offset=float(rng.uniform(-config.brightness, config.brightness)),
+        gamma=_around_one(rng, config.gamma),
+        noise=float(rng.uniform(0, config.noise)),
+        noise_seed=int(rng.integers(2**32)),
+    )
+
+
+def _around_one(rng: np.random.Generator, limit: float) -> float:
+    """Draw a factor from 1/limit to limit, evenly on a logarithmic scale."""
+    return float(np.exp(rng.uniform(-np.log(limit), np.log(limit))))
+
+
+def affine_about(
+    centre: tuple[float, float], shape: tuple[int, int], *, angle: float, flip: bool = False, zoom: float = 1.0
+) -> NDArray[np.float64]:
+    """Map (row, column, 1) of a tile to the image, the tile's middle to `centre`; shape (2, 3)."""
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    turn = np.array([[cos, -sin], [sin, cos]]) @ np.diag([1.0, -1.0 if flip else 1.0])
+    middle = (np.array(shape) - 1) / 2
+    return np.column_stack([turn, np.asarray(centre) - turn @ middle])
+
+
+def augment(
+    draw: Augmentation,
+    image: NDArray[Any],
+    labels: NDArray[Any],
+    weights: NDArray[np.float32] | None = None,
+    *,
+    centre: tuple[float, float],
+    shape: tuple[int, int],
+    margin: int = 0,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Read one tile of an image, with its labels and weights, through one augmentation.
+
+    Parameters
+    ----------
+    draw : Augmentation
+        From `draw_augmentation`.
+    image : ndarray, shape (channels, rows, columns)
+        The whole image, of any dtype.
+    labels : ndarray of int, shape (rows, columns)
+        Its labels.
+    weights : ndarray of float32, shape (rows, columns), optional
+        Its weights.
+    centre : (float, float)
+        Row and column of the image in the middle of the tile: the shift.
+    shape : (int, int)
+        Rows and columns of the tile.
+    margin : int
+        Pixels at each side of the tile for which an unpadded network returns nothing: labels and weights leave
+        them out.
+
+    Returns
+    -------
+    image : Tensor of float32, shape (channels, *shape)
+        Gray values in the unit of the image.
+    labels : Tensor of int64, shape (rows − 2·margin, columns − 2·margin)
+    weights : Tensor of float32 of the same shape, or None
+    """
+    affine = affine_about(centre, shape, angle=draw.angle, flip=draw.flip, zoom=draw.zoom)
+    grid = sampling_grid(shape, affine=affine, displacements=draw.bend.displacements)
+    inner = grid.without_border(margin)
+    tile = change_gray_values(draw, sample(image, grid, order=1))
+    tile_labels = sample(labels[None], inner, order=0)[0].long()
+    tile_weights = None if weights is None else sample(weights[None], inner, order=1)[0]
+    return tile, tile_labels, tile_weights
+
+
+def change_gray_values(draw: Augmentation, tile: Tensor) -> Tensor:
+    """Vary contrast, brightness, curve and noise of a tile, in its own unit and about its own mean.
+
+    Parameters
+    ----------
+    draw : Augmentation
+        From `draw_augmentation`.
+    tile : Tensor of float32, shape (channels, rows, columns)
+
+    Returns
+    -------
+    Tensor of the same shape
+    """
+    if draw.gamma != 1:
+        least, most = torch.aminmax(tile)
+        span = (most - least).clamp(min=1e-12)
+        tile = ((tile - least) / span).pow(draw.gamma) * span + least
+    mean, spread = tile.mean(), tile.std(correction=0)
+    tile = (tile - mean) * draw.gain + (mean + draw.offset * spread)
+    if draw.noise > 0:
+        generator = torch.Generator().manual_seed(draw.noise_seed)
+        tile = tile + torch.randn(tile.shape, generator=generator) * (draw.noise * spread)
+    return tile

@@ -1,0 +1,358 @@
+"""The U-shaped network (Ronneberger et al. 2015, Section 2 and Fig. 1, doi:10.1007/978-3-319-24574-4_28).
+
+On the way down each level has two 3×3 convolutions with ReLU and a 2×2 max pooling, and doubles the channels. On the
+way up each level has a 2×2 up-convolution that halves the channels, the concatenation with the cropped map of the
+way down, and two 3×3 convolutions with ReLU. A 1×1 convolution maps the last channels to classes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from ubend.errors import InputError
+from ubend.method.geometry import nearest_valid_inputs, output_size, skip_crop
+
+Convolution = {2: nn.Conv2d}
+UpConvolution = {2: nn.ConvTranspose2d}
+MaxPool = {2: nn.MaxPool2d}
+BatchNorm = {2: nn.BatchNorm2d}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """What a U-Net is built of; the defaults are the paper's network with 31,030,658 parameters.
+
+    Attributes
+    ----------
+    in_channels, classes : int
+        Channels of the image; classes that are told apart (2: foreground and background).
+    width : int
+        Channels of the first level; each level down doubles them.
+    depth : int
+        How often the maps are halved.
+    padding : {"none", "same"}
+        "none" as in the paper: the output loses 2·halo pixels. "same" pads each 3×3 convolution with zeros.
+    normalisation : {"none", "batch"}
+        "batch" puts a batch normalisation between each 3×3 convolution and its ReLU.
+    dropout : float
+        Probability at the end of the contracting path: behind the two lowest levels.
+    up_relu, wide_last_up : bool
+        What the authors' released Caffe network does and the paper's Fig. 1 does not: a ReLU behind each
+        up-convolution, and a last up-convolution that keeps its channels.
+    dimensions : {2}
+        Axes of the image.
+
+    Examples
+    --------
+    >>> from ubend.method.network import NetworkConfig, count_parameters
+    >>> count_parameters(NetworkConfig())
+    31030658
+    >>> count_parameters(NetworkConfig.released_2015())
+    31100354
+    """
+
+    in_channels: int = 1
+    classes: int = 2
+    width: int = 64
+    depth: int = 4
+    padding: Literal["none", "same"] = "none"
+    normalisation: Literal["none", "batch"] = "none"
+    dropout: float = 0.5
+    up_relu: bool = False
+    wide_last_up: bool = False
+    dimensions: Literal[2] = 2
+
+    def __post_init__(self) -> None:
+        for name, least in (("in_channels", 1), ("classes", 2), ("width", 1), ("depth", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise InputError(f"a network needs {name} of at least {least}, not {value!r}")
+        for name, allowed in (
+            ("padding", ("none", "same")),
+            ("normalisation", ("none", "batch")),
+            ("dimensions", (2,)),
+        ):
+            if getattr(self, name) not in allowed:
+                choices = " or ".join(repr(choice) for choice in allowed)
+                raise InputError(f"{name} of a network is {choices}, not {getattr(self, name)!r}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is a probability from 0 to below 1, not {self.dropout!r}")
+
+    @classmethod
+    def released_2015(cls) -> "NetworkConfig":
+        """Return the network as the authors released it for Caffe (phseg_v5): 31,100,354 parameters."""
+        return cls(up_relu=True, wide_last_up=True)
+
+    def channels(self, level: int) -> int:
+        """Channels of the maps at `level`, counted from 0 at full resolution."""
+        return self.width * 2**level
+
+    def up_channels(self, level: int) -> int:
+        """Channels that the up-convolution into `level` returns."""
+        return self.channels(level + 1 if self.wide_last_up and level == 0 else level)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the layer table.
+
+    Attributes
+    ----------
+    name : str
+        As in the authors' Caffe files.
+    inputs, outputs, kernel : int
+        Channels in and out, and the side of the kernel.
+    size_in, size_out : int
+        Rows (and columns) of the map that enters and of the map that leaves.
+    parameters : int
+        outputs·(inputs·kernel² + 1).
+    macs : int
+        Multiplications with addition for one image.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    kernel: int
+    size_in: int
+    size_out: int
+    parameters: int
+    macs: int
+
+
+def layer_table(config: NetworkConfig, size: int = 572) -> tuple[Layer, ...]:
+    """List the convolutions of a network with their parameters, sizes and cost.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+        The network. The two parameters a channel of a batch normalisation are not in the table.
+    size : int
+        Rows and columns of the input.
+
+    Returns
+    -------
+    tuple of Layer
+
+    Raises
+    ------
+    InputError
+        If the size does not fit the network.
+
+    Examples
+    --------
+    >>> table = layer_table(NetworkConfig())
+    >>> len(table), table[0].parameters, sum(layer.macs for layer in table)
+    (23, 640, 150428424448)
+    """
+    check_input_size(config, size, size)
+    return tuple(_layers(config, size))
+
+
+def _layers(config: NetworkConfig, size: int) -> Iterator[Layer]:
+    loss = 2 if config.padding == "none" else 0
+    bias = 0 if config.normalisation == "batch" else 1
+
+    def convolution(name: str, inputs: int, outputs: int, size: int) -> Layer:
+        out = size - loss
+        return Layer(
+            name, inputs, outputs, 3, size, out, outputs * (inputs * 9 + bias), out * out * outputs * inputs * 9
+        )
+
+    channels = config.in_channels
+    for level in range(config.depth + 1):
+        outputs = config.channels(level)
+        yield convolution(f"conv_d{level}a-b", channels, outputs, size)
+        yield convolution(f"conv_d{level}b-c", outputs, outputs, size - loss)
+        channels, size = outputs, size - 2 * loss
+        if level < config.depth:
+            size //= 2
+    for level in reversed(range(config.depth)):
+        outputs, up = config.channels(level), config.up_channels(level)
+        source = f"d{config.depth}c" if level == config.depth - 1 else f"u{level + 1}d"
+        name = f"upconv_{source}_u{level}a"
+        yield Layer(name, channels, up, 2, size, 2 * size, up * (channels * 4 + 1), size * size * 4 * channels * up)
+        size *= 2
+        yield convolution(f"conv_u{level}b-c", up + outputs, outputs, size)
+        yield convolution(f"conv_u{level}c-d", outputs, outputs, size - loss)
+        channels, size = outputs, size - 2 * loss
+    classes = config.classes
+    yield Layer(
+        "conv_u0d-score", channels, classes, 1, size, size, classes * (channels + 1), size * size * channels * classes
+    )
+
+
+def count_parameters(config: NetworkConfig) -> int:
+    """Count what a network learns, from its config alone: Σ out·(in·kh·kw + 1), and 2 a channel of a batch norm.
+
+    Examples
+    --------
+    >>> count_parameters(NetworkConfig(width=32))
+    7759554
+    """
+    fitting = nearest_valid_inputs(0, config.depth)[0] if config.padding == "none" else 2**config.depth
+    table = layer_table(config, fitting)
+    normalised = sum(2 * layer.outputs for layer in table if layer.kernel == 3)
+    return sum(layer.parameters for layer in table) + (normalised if config.normalisation == "batch" else 0)
+
+
+def check_input_size(config: NetworkConfig, rows: int, columns: int) -> None:
+    """Raise InputError, with the nearest sizes that fit, unless the network takes rows × columns."""
+    for size in (rows, columns):
+        if config.padding == "none":
+            try:
+                output_size(size, config.depth)
+            except InputError:
+                nearest = " and ".join(str(s) for s in nearest_valid_inputs(size, config.depth))
+                raise InputError(
+                    f"an input of {rows}×{columns} px does not fit an unpadded network of depth {config.depth}; "
+                    f"the nearest sizes to {size} are {nearest}"
+                ) from None
+        elif size < 1 or size % 2**config.depth:
+            step = 2**config.depth
+            nearest = " and ".join(str(s) for s in sorted({max(step, size // step * step), (size // step + 1) * step}))
+            raise InputError(
+                f"an input of {rows}×{columns} px does not fit a padded network of depth {config.depth}, which takes "
+                f"multiples of {step}; the nearest sizes to {size} are {nearest}"
+            )
+
+
+class TwoConvolutions(nn.Module):
+    """Two 3×3 convolutions, each with its batch normalisation if there is one, and ReLU."""
+
+    def __init__(self, config: NetworkConfig, inputs: int, outputs: int) -> None:
+        super().__init__()
+        padding = 1 if config.padding == "same" else 0
+        batch = config.normalisation == "batch"
+        convolution = Convolution[config.dimensions]
+        self.first = convolution(inputs, outputs, 3, padding=padding, bias=not batch)
+        self.second = convolution(outputs, outputs, 3, padding=padding, bias=not batch)
+        self.first_norm = BatchNorm[config.dimensions](outputs) if batch else nn.Identity()
+        self.second_norm = BatchNorm[config.dimensions](outputs) if batch else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, inputs, rows, columns) to (batch, outputs, rows − 4, columns − 4), or the same size if padded."""
+        x = torch.relu_(self.first_norm(self.first(x)))
+        return torch.relu_(self.second_norm(self.second(x)))
+
+
+class UNet(nn.Module):
+    """The network of Fig. 1: images to class scores, before the soft-max.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+        What to build; without it the paper's network.
+    generator : torch.Generator, optional
+        Source of the initial weights.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = UNet(NetworkConfig(width=4, depth=2))
+    >>> net(torch.zeros(1, 1, 60, 76)).shape
+    torch.Size([1, 2, 20, 36])
+    """
+
+    def __init__(self, config: NetworkConfig | None = None, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config = config or NetworkConfig()
+        levels = range(config.depth)
+        inputs = [config.in_channels, *(config.channels(level) for level in levels)]
+        self.down = nn.ModuleList(TwoConvolutions(config, inputs[level], config.channels(level)) for level in levels)
+        self.bottom = TwoConvolutions(config, inputs[-1], config.channels(config.depth))
+        self.pool = MaxPool[config.dimensions](2)
+        self.dropout = nn.Dropout(config.dropout)
+        up = UpConvolution[config.dimensions]
+        self.up = nn.ModuleList(
+            up(config.channels(level + 1), config.up_channels(level), 2, stride=2) for level in levels
+        )
+        self.merge = nn.ModuleList(
+            TwoConvolutions(config, config.up_channels(level) + config.channels(level), config.channels(level))
+            for level in levels
+        )
+        self.head = Convolution[config.dimensions](config.width, config.classes, 1)
+        initialise(self, generator)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Score each pixel for each class.
+
+        Parameters
+        ----------
+        image : Tensor of float, shape (batch, in_channels, rows, columns)
+            Rows and columns must fit: `geometry.nearest_valid_inputs`.
+
+        Returns
+        -------
+        Tensor of float32, shape (batch, classes, rows − 2·halo, columns − 2·halo)
+            The same rows and columns as the image if padded.
+        """
+        config = self.config
+        check_input_size(config, image.shape[-2], image.shape[-1])
+        skips = []
+        x = image
+        for level, convolutions in enumerate(self.down):
+            x = convolutions(x)
+            if level == config.depth - 1:
+                x = self.dropout(x)  # before the skip connection leaves, as in the released network
+            skips.append(x)
+            x = self.pool(x)
+        x = self.dropout(self.bottom(x))
+        for level in reversed(range(config.depth)):
+            x = self.up[level](x)
+            if config.up_relu:
+                x = torch.relu_(x)
+            crop = skip_crop(level, config.depth) if config.padding == "none" else 0
+            skip = skips.pop()
+            skip = skip[..., crop : skip.shape[-2] - crop, crop : skip.shape[-1] - crop]
+            x = self.merge[level](torch.cat([x, skip], dim=1))
+        with torch.autocast(x.device.type, enabled=False):  # scores keep all their digits in mixed precision
+            return self.head(x.float())  # type: ignore[no-any-return]
+
+
+def initialise(net: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw the weights from N(0, √(2/N)), N the incoming connections of a unit (Section 3); biases are 0.
+
+    For the up-convolutions N is counted as the released Caffe filler counts it: 4 × outputs.
+    """
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def for_prediction(net: UNet) -> UNet:
+    """Return the same function without padding and with batch normalisation folded into the convolutions.
+
+    A padded network, applied to an image with enough context around it, gives in the interior what the same weights
+    give without padding (the pooling grid begins elsewhere). So all networks predict unpadded, on mirrored context, and no border sees invented zeros.
+
+    Parameters
+    ----------
+    net : UNet
+        A trained network; it is not changed.
+
+    Returns
+    -------
+    UNet
+        In evaluation mode, with ``padding="none"`` and ``normalisation="none"``.
+    """
+    config = replace(net.config, padding="none", normalisation="none", dropout=0.0)
+    plain = UNet(config)
+    state = net.state_dict()
+    for name, module in net.named_modules():
+        if isinstance(module, TwoConvolutions) and net.config.normalisation == "batch":
+            for part in ("first", "second"):
+                convolution, norm = getattr(module, part), getattr(module, f"{part}_norm")
+                weight, bias = fuse_conv_bn_weights(
+                    convolution.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+                )
+                state[f"{name}.{part}.weight"], state[f"{name}.{part}.bias"] = weight, bias
+    plain.load_state_dict({key: state[key] for key in plain.state_dict()})
+    return plain.eval()

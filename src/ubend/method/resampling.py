@@ -1,0 +1,156 @@
+"""Read an image at arbitrary positions, mirrored beyond its border.
+
+The one place where pixels are interpolated: the elastic deformation, the augmentation and the rotated views at test
+time all describe *where* each output pixel is read, as one grid of positions, and read it here once.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from torch import Tensor
+from torch.nn import functional
+
+from ubend.errors import InputError
+from ubend.method.geometry import mirror
+
+MODES = {0: "nearest", 1: "bilinear", 3: "bicubic"}
+
+
+@dataclass(frozen=True)
+class SamplingGrid:
+    """Positions in an image, and the part of the image that they need.
+
+    Attributes
+    ----------
+    relative : Tensor of float32, shape (rows, columns, 2)
+        Column and row of each output pixel, scaled to −1 … 1 over the part.
+    top, left, bottom, right : int
+        The part of the image; may reach beyond its border on each side.
+    """
+
+    relative: Tensor
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    def without_border(self, margin: int) -> "SamplingGrid":
+        """Leave out `margin` output pixels at each side."""
+        inner = self.relative[margin : self.relative.shape[0] - margin, margin : self.relative.shape[1] - margin]
+        return SamplingGrid(inner, self.top, self.left, self.bottom, self.right)
+
+
+def sampling_grid(
+    shape: tuple[int, int],
+    *,
+    affine: NDArray[np.float64] | None = None,
+    displacements: NDArray[np.float64] | None = None,
+) -> SamplingGrid:
+    """Build the positions affine·(row, column, 1) + dense displacement for each pixel of an output.
+
+    Both parts are products of a function of the row and a function of the column, so one matrix product of the inner
+    size points + 2 gives all positions: the cost is that of writing them.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns of the output.
+    affine : ndarray, shape (2, 3), optional
+        Maps (row, column, 1) of the output to row and column of the image; without it the identity.
+    displacements : ndarray, shape (2, points, points), optional
+        Row and column displacement, in pixels, at control points spread evenly from the first to the last pixel of
+        each axis; made dense by bicubic interpolation with natural splines.
+
+    Returns
+    -------
+    SamplingGrid
+    """
+    affine = np.eye(2, 3) if affine is None else affine
+    displacements = np.zeros((2, 0, 0)) if displacements is None else displacements
+    points = displacements.shape[-1]
+    of_rows, of_columns = (_functions_of_axis(length, points) for length in shape)
+    first, last = _bounds(shape, affine, displacements)
+    scale = 2 / (last - first)  # the grid is scaled to -1 ... 1 over the part first..last
+    core = np.zeros((2, points + 2, points + 2))  # axis, (splines, 1, row), (splines, 1, column)
+    core[:, :points, :points] = displacements
+    core[:, points + 1, points] = affine[:, 0]
+    core[:, points, points + 1] = affine[:, 1]
+    core[:, points, points] = affine[:, 2] - first
+    core *= scale[:, None, None]
+    core[:, points, points] -= 1
+    rows, columns = shape
+    right = (core[::-1] @ of_columns.T).transpose(1, 2, 0).reshape(points + 2, 2 * columns)  # column before row
+    relative = torch.from_numpy(of_rows.astype(np.float32)) @ torch.from_numpy(right.astype(np.float32))
+    top, left = first
+    bottom, right_end = last + 1
+    return SamplingGrid(relative.view(rows, columns, 2), int(top), int(left), int(bottom), int(right_end))
+
+
+def _bounds(
+    shape: tuple[int, int], affine: NDArray[np.float64], displacements: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """First and last row and column that can be read, rather too many than too few."""
+    rows, columns = shape
+    corners = np.array([[r, c, 1] for r in (0, rows - 1) for c in (0, columns - 1)], dtype=np.float64)
+    positions = corners @ affine.T
+    points = displacements.shape[-1]
+    overshoot = np.prod([np.abs(_functions_of_axis(length, points)[:, :points]).sum(1).max() for length in shape])
+    reach = np.abs(displacements).max((1, 2), initial=0) * overshoot
+    return np.floor(positions.min(0) - reach) - 2, np.ceil(positions.max(0) + reach) + 2  # bicubic reads 2 px further
+
+
+@lru_cache(maxsize=64)
+def _functions_of_axis(length: int, points: int) -> NDArray[np.float64]:
+    """Cubic splines through unit values at the control points, then 1, then the index; shape (length, points + 2)."""
+    index = np.arange(length, dtype=np.float64)
+    splines = np.zeros((length, 0))
+    if points > 1:
+        at = index * (points - 1) / max(length - 1, 1)
+        splines = CubicSpline(np.arange(points), np.eye(points), bc_type="natural")(at)
+    elif points == 1:
+        splines = np.ones((length, 1))
+    return np.column_stack([splines, np.ones(length), index])
+
+
+def sample(image: NDArray[Any], grid: SamplingGrid, *, order: int) -> Tensor:
+    """Read an image at the positions of a grid.
+
+    Parameters
+    ----------
+    image : ndarray of any real dtype, shape (channels, rows, columns)
+        Beyond its border it is mirrored.
+    grid : SamplingGrid
+        Where to read.
+    order : {0, 1, 3}
+        0 takes the nearest pixel, so that no value arises that was not there; 1 is linear, 3 cubic.
+
+    Returns
+    -------
+    Tensor of float32, shape (channels, rows, columns) of the grid
+        float64 for 32-bit and 64-bit integers read with order 0, whose values are exact.
+    """
+    if order not in MODES:
+        raise InputError(f"order is 0 (nearest), 1 (linear) or 3 (cubic), not {order!r}")
+    exact = order == 0 and image.dtype.kind in "iu" and image.dtype.itemsize > 2
+    part = torch.from_numpy(_part(image, grid).astype(np.float64 if exact else np.float32))
+    where = grid.relative.double() if exact else grid.relative
+    read = functional.grid_sample(
+        part.unsqueeze(0), where.unsqueeze(0), mode=MODES[order], padding_mode="border", align_corners=True
+    )
+    return read[0]
+
+
+def _part(image: NDArray[Any], grid: SamplingGrid) -> NDArray[Any]:
+    """Cut out what the grid needs, mirrored where it reaches beyond the border."""
+    rows, columns = image.shape[-2:]
+    inner = image[:, max(grid.top, 0) : max(grid.bottom, 0), max(grid.left, 0) : max(grid.right, 0)]
+    if inner.shape[-2:] == (grid.bottom - grid.top, grid.right - grid.left):
+        return inner
+    row = mirror(np.arange(grid.top, grid.bottom), rows)
+    column = mirror(np.arange(grid.left, grid.right), columns)
+    return image.take(row, axis=1).take(column, axis=2)

@@ -1,0 +1,162 @@
+"""What a model was made for: everything that prediction must do just as training did."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubend.data.annotated import Task
+from ubend.errors import InputError, ModelFileError
+from ubend.method.network import NetworkConfig
+from ubend.run.recipe import Recipe, recipe_from_dict
+
+SAMPLED_PIXELS = 2**20
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How gray values become numbers near 0 to 1; computed for each image as a whole, never for a tile.
+
+    Attributes
+    ----------
+    kind : {"percentile", "range", "standardise"}
+        See `recipe.PredictionConfig`.
+    together : bool
+        One scale for all channels, as colour needs; otherwise each channel has its own.
+    """
+
+    kind: Literal["percentile", "range", "standardise"]
+    together: bool
+
+    def offset_and_gain(self, image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return offset and gain of each channel, so that (image − offset)·gain is what the network sees.
+
+        Parameters
+        ----------
+        image : ndarray, shape (channels, rows, columns)
+
+        Returns
+        -------
+        offset, gain : ndarray of float32, shape (channels,)
+            A constant image has the gain 1.
+        """
+        channels = image.shape[0]
+        if self.kind == "range":
+            largest = np.iinfo(image.dtype).max if image.dtype.kind in "iu" else 1.0
+            return np.zeros(channels, np.float32), np.full(channels, 1 / largest, np.float32)
+        stride = max(1, int(np.sqrt(image.shape[1] * image.shape[2] / SAMPLED_PIXELS)))
+        values = image[:, ::stride, ::stride].reshape(1 if self.together else channels, -1).astype(np.float32)
+        if self.kind == "percentile":
+            low, high = np.percentile(values, (1, 99.8), axis=1)
+        else:
+            low = values.mean(1, dtype=np.float64)
+            high = low + values.std(1, dtype=np.float64)
+        gain = 1 / np.where(high > low, high - low, 1.0)
+        return tuple(np.broadcast_to(value.astype(np.float32), channels).copy() for value in (low, gain))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """What a model file says beside the weights.
+
+    Attributes
+    ----------
+    network : NetworkConfig
+    task : Task
+        Binary, classes or instances; the label values of the classes.
+    normalisation : Normalisation
+    views : {"one", "dihedral", "rotations"}
+        Over which views of an image the probabilities are averaged.
+    gap, smallest_object : int
+        For instances: pixels of background that training cut between touching cells, and pixels below which an
+        object is a speck.
+    pixel_size : float or None
+        Micrometres a pixel of the training images, where they said so.
+    quality : dict of str to float
+        Scores on held-out images; empty if none were held out.
+    recipe : Recipe
+    provenance : dict
+        When, from what, with what the model was made.
+    """
+
+    network: NetworkConfig
+    task: Task
+    normalisation: Normalisation
+    views: Literal["one", "dihedral", "rotations"]
+    gap: int = 1
+    smallest_object: int = 0
+    pixel_size: float | None = None
+    quality: dict[str, float] = field(default_factory=dict)
+    recipe: Recipe = field(default_factory=Recipe)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dictionaries of what JSON holds."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Contract":
+        """Build from what `to_dict` returned.
+
+        Raises
+        ------
+        ModelFileError
+            If something is missing, unknown, or not allowed.
+        """
+        try:
+            task = dict(values["task"])
+            parts = {
+                "network": NetworkConfig(**values["network"]),
+                "task": Task(**{**task, "values": tuple(task["values"])}),
+                "normalisation": Normalisation(**values["normalisation"]),
+                "recipe": recipe_from_dict(values["recipe"]),
+            }
+            return cls(**{**values, **parts})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"the model's contract is damaged: {error}") from None
+
+
+def channels_first(image: NDArray[Any], channels: int) -> NDArray[Any]:
+    """Bring an image into the order (channels, rows, columns) and check that it has the channels of the model.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns), (rows, columns, channels) or (channels, rows, columns)
+    channels : int
+        What the model was trained on. A colour image whose channels are all equal counts as gray.
+
+    Raises
+    ------
+    InputError
+        If the image has another shape or other channels, or is no array of real numbers.
+    """
+    if image.dtype.kind not in "buif" or image.ndim not in (2, 3) or 0 in image.shape:
+        raise InputError(
+            f"an image is a non-empty array of real numbers, (rows, columns) or (rows, columns, channels); "
+            f"came {image.dtype} {image.shape}"
+        )
+    if image.ndim == 2:
+        image = image[..., None]
+    elif image.shape[-1] != channels and image.shape[0] == channels:
+        image = np.moveaxis(image, 0, -1)
+    if channels == 1 and image.shape[-1] in (3, 4) and is_gray(image):
+        image = image[..., :1]
+    if image.shape[-1] != channels:
+        raise InputError(
+            f"the image has {count(image.shape[-1], 'channel')}, the model takes {channels}: "
+            f"give images like those it was trained on"
+        )
+    first = np.moveaxis(image, -1, 0)
+    return first.astype(np.uint8) if first.dtype.kind == "b" else first
+
+
+def is_gray(image: NDArray[Any]) -> bool:
+    """Whether the three colours of an image (rows, columns, 3 or 4) are equal."""
+    return bool((image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all())
+
+
+def count(number: int, noun: str) -> str:
+    """Say "1 channel", "3 channels"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")

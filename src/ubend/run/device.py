@@ -1,0 +1,79 @@
+"""Where the work runs: the device, its arithmetic, its free memory."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import torch
+
+from ubend.errors import InputError
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """Return the device asked for, or the best there is: CUDA, Apple's MPS, the CPU.
+
+    Raises
+    ------
+    InputError
+        If the name is none, or this machine has no such device.
+
+    Examples
+    --------
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    present = ["cpu"]
+    if torch.backends.mps.is_available():
+        present.insert(0, "mps")
+    if torch.cuda.is_available():
+        present.insert(0, "cuda")
+    if name is None:
+        return torch.device(present[0])
+    if name.split(":")[0] not in present:
+        raise InputError(f"no device {name!r} here; this machine has {' and '.join(present)}")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise InputError(f"{name!r} names no device; examples are {', '.join(present)}") from None
+
+
+def mixed_precision(device: torch.device) -> torch.dtype | None:
+    """Return the 16-bit type that a device computes natively, or None where float32 is the sound choice.
+
+    On CPUs bfloat16 only pays with the instructions for it (AVX-512 BF16 or AMX); elsewhere it is emulated.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu":
+        native = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+        return torch.bfloat16 if any(has is not None and has() for has in native) else None
+    return None
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
+    """Compute the convolutions in `dtype`; in float32 if it is None."""
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that a device can still give, counting the limits of a container."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = _available_bytes()
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            group = Path("/sys/fs/cgroup")
+            free = min(free, int((group / limit).read_text()) - int((group / used).read_text()))
+    return max(free, 0)
+
+
+def _available_bytes() -> int:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return 4 * 2**30

@@ -1,0 +1,128 @@
+"""A trained model: the network and its contract, in one versioned .safetensors file. No pickle."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from ubend.data.formats import write_atomically
+from ubend.errors import FileError, ModelFileError
+from ubend.method.network import UNet, for_prediction
+from ubend.run.contract import Contract
+from ubend.run.device import choose_device
+from ubend.run.prediction import OnTile, predict_labels, predict_probabilities
+
+FORMAT = "ubend-model"
+FORMAT_VERSION = 1
+FILE_NAME = "model.safetensors"
+
+
+class Model:
+    """A trained network that knows what it was trained for.
+
+    Parameters
+    ----------
+    network : UNet
+        As trained.
+    contract : Contract
+        What it was trained for.
+    device : str, optional
+        Where to predict: "cpu", "cuda", "mps"; without it the best there is.
+    """
+
+    def __init__(self, network: UNet, contract: Contract, *, device: str | None = None) -> None:
+        self.contract = contract
+        self.network = network
+        self._predictor = for_prediction(network).to(choose_device(device))
+
+    def predict(
+        self,
+        image: NDArray[Any],
+        *,
+        tile: int | None = None,
+        views: str | None = None,
+        exact: bool = False,
+        on_tile: OnTile | None = None,
+    ) -> NDArray[np.float32]:
+        """Give the probability of each class at each pixel; see `prediction.predict_probabilities`.
+
+        Returns
+        -------
+        ndarray of float32, shape (classes, rows, columns)
+        """
+        return predict_probabilities(
+            self._predictor, self.contract, image, tile=tile, views=views, exact=exact, on_tile=on_tile
+        )
+
+    def segment(self, image: NDArray[Any], *, tile: int | None = None) -> NDArray[np.integer]:
+        """Label each pixel of an image of any size; see `prediction.predict_labels`.
+
+        Returns
+        -------
+        ndarray of unsigned int, shape (rows, columns)
+        """
+        return predict_labels(self.contract, self.predict(image, tile=tile))
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model into one file.
+
+        Raises
+        ------
+        FileError
+            If the file exists and may not be overwritten, or cannot be written; nothing half-written stays.
+        """
+        metadata = {
+            "format": FORMAT,
+            "format_version": str(FORMAT_VERSION),
+            "contract": json.dumps(self.contract.to_dict()),
+        }
+        tensors = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
+        content = save(tensors, metadata)
+        write_atomically(path, lambda temporary: temporary.write_bytes(content), overwrite=overwrite)
+
+
+def load(path: str | Path, *, device: str | None = None) -> Model:
+    """Read a model from its file, or from the folder of its run.
+
+    Raises
+    ------
+    FileError
+        If there is no such file.
+    ModelFileError
+        If the file is no model of ubend, is damaged, or newer than this program.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+    if not path.is_file():
+        raise FileError(f"no model file {path}; a run of `ubend train` leaves one as {FILE_NAME} in its folder")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            _check_version(path, metadata)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118: no mapping
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path} is no model file, or damaged: {error}") from None
+    try:
+        contract = Contract.from_dict(json.loads(metadata["contract"]))
+        network = UNet(contract.network)
+        network.load_state_dict(tensors)
+    except (KeyError, json.JSONDecodeError, RuntimeError) as error:
+        raise ModelFileError(f"{path} is a damaged model file: {str(error).splitlines()[0]}") from None
+    return Model(network.eval(), contract, device=device)
+
+
+def _check_version(path: Path, metadata: dict[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise ModelFileError(f"{path} is a safetensors file but no model of ubend")
+    version = metadata.get("format_version", "")
+    if not version.isdecimal():
+        raise ModelFileError(f"{path} has no readable format version: {version!r}")
+    if int(version) > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path} has the format version {version}, this program reads up to {FORMAT_VERSION}: update ubend"
+        )

@@ -1,0 +1,193 @@
+"""Prediction: image → normalised → tiles → probabilities → labels."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ubend.errors import InputError, OutOfMemory
+from ubend.method.augmentation import affine_about
+from ubend.method.geometry import halo, nearest_valid_inputs, smallest_input_for
+from ubend.method.network import NetworkConfig, UNet
+from ubend.method.objects import foreground_to_objects
+from ubend.method.overlap_tile import predict_tiles
+from ubend.method.resampling import sample, sampling_grid
+from ubend.run.contract import Contract, channels_first
+from ubend.run.device import autocast, free_memory, mixed_precision
+
+LARGEST_TILE = 1532
+"""Rows and columns beyond which a larger tile saves little: the halo costs 9 % there."""
+BYTES_PER_VALUE = 22
+"""Peak memory of a tile in bytes, divided by its pixels and the width of the network; measured in float32."""
+ROTATIONS = 7
+"""Rotated versions of the input that the paper averages at test time."""
+
+OnTile = Callable[[int, int], None]
+
+
+def predict_probabilities(
+    network: UNet,
+    contract: Contract,
+    image: NDArray[Any],
+    *,
+    tile: int | None = None,
+    views: str | None = None,
+    exact: bool = False,
+    on_tile: OnTile | None = None,
+) -> NDArray[np.float32]:
+    """Give the probability of each class at each pixel.
+
+    Parameters
+    ----------
+    network : UNet
+        From `network.for_prediction`, on its device.
+    contract : Contract
+        What the network was trained for.
+    image : ndarray, shape (rows, columns), (rows, columns, channels) or (channels, rows, columns)
+    tile : int, optional
+        Rows and columns a tile may have at most; without it what the memory allows. It changes time and memory,
+        not the result.
+    views : {"one", "dihedral", "rotations"}, optional
+        Other views than the contract's.
+    exact : bool
+        Compute in float32 also where the device is faster in 16 bits.
+    on_tile : callable, optional
+        Called with (tiles done, tiles in all); with the rotated views once for each of them.
+
+    Returns
+    -------
+    ndarray of float32, shape (classes, rows, columns)
+        Sums to 1 over the classes.
+
+    Raises
+    ------
+    InputError
+        If the image has other channels than the model.
+    OutOfMemory
+        If the tile asked for does not fit; the message names one that does.
+    """
+    pixels = channels_first(image, contract.network.in_channels)
+    offset, gain = (value.reshape(-1, 1, 1) for value in contract.normalisation.offset_and_gain(pixels))
+    device = next(network.parameters()).device
+    dtype = None if exact else mixed_precision(device)
+    largest = _largest_tile(contract.network, pixels.shape[1:], device, tile)
+    chosen = views or contract.views
+
+    @torch.inference_mode()
+    def probabilities(part: NDArray[Any]) -> NDArray[np.float32]:
+        x = torch.from_numpy((part.astype(np.float32) - offset) * gain).unsqueeze(0).to(device)
+        turns = DIHEDRAL if chosen == "dihedral" else DIHEDRAL[:1]
+        total: Tensor | None = None
+        for quarter_turns, flip in turns:
+            seen = _turned(x, quarter_turns, flip).contiguous(memory_format=torch.channels_last)
+            with autocast(device, dtype):
+                scores = network(seen)
+            p = _turned_back(torch.softmax(scores.float(), dim=1), quarter_turns, flip)
+            total = p.clone() if total is None else total.add_(p)
+        assert total is not None  # there is at least one view
+        return (total[0] / len(turns)).cpu().numpy()
+
+    def whole(part: NDArray[Any], on_tile: OnTile | None) -> NDArray[np.float32]:
+        return predict_tiles(part, probabilities, depth=contract.network.depth, largest_tile=largest, on_tile=on_tile)
+
+    try:
+        if chosen == "rotations":
+            return _mean_over_rotations(pixels, lambda part: whole(part, None), on_tile)
+        return whole(pixels, on_tile)
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+            smaller = max(largest // 2, smallest_input_for(2**contract.network.depth, contract.network.depth))
+            fitting = nearest_valid_inputs(smaller, contract.network.depth)[0]
+            raise OutOfMemory(
+                f"tiles of {largest} px do not fit the memory of {device}; try --tile {fitting}"
+            ) from None
+        raise
+
+
+def predict_labels(contract: Contract, probabilities: NDArray[np.float32]) -> NDArray[np.integer]:
+    """Turn probabilities into a label image.
+
+    Parameters
+    ----------
+    contract : Contract
+        Says whether objects are counted or classes named.
+    probabilities : ndarray of float32, shape (classes, rows, columns)
+
+    Returns
+    -------
+    ndarray of unsigned int, shape (rows, columns)
+        Instances: 0 is background, 1..n are objects. Otherwise the label values of the training images.
+    """
+    if contract.task.kind == "instances":
+        return foreground_to_objects(probabilities[1], smallest=contract.smallest_object, gap=contract.gap)
+    values = np.array(contract.task.values)
+    return values[probabilities.argmax(0)].astype(np.min_scalar_type(int(values.max())))
+
+
+DIHEDRAL = tuple((quarter_turns, flip) for flip in (False, True) for quarter_turns in range(4))
+
+
+def _turned(x: Tensor, quarter_turns: int, flip: bool) -> Tensor:
+    return torch.rot90(x.flip(-1) if flip else x, quarter_turns, (-2, -1))
+
+
+def _turned_back(x: Tensor, quarter_turns: int, flip: bool) -> Tensor:
+    x = torch.rot90(x, -quarter_turns, (-2, -1))
+    return x.flip(-1) if flip else x
+
+
+def _mean_over_rotations(
+    image: NDArray[Any], predict: Callable[[NDArray[Any]], NDArray[np.float32]], on_view: OnTile | None
+) -> NDArray[np.float32]:
+    """Average over 7 versions of the image, rotated about its middle by multiples of 360°/7 (Section 4)."""
+    shape = image.shape[1], image.shape[2]
+    side = int(np.ceil(np.hypot(*shape))) + 2
+    middle, canvas = ((shape[0] - 1) / 2, (shape[1] - 1) / 2), ((side - 1) / 2, (side - 1) / 2)
+    total = predict(image)
+    for number in range(1, ROTATIONS):
+        if on_view is not None:
+            on_view(number, ROTATIONS)
+        angle = 2 * np.pi * number / ROTATIONS
+        there = sampling_grid((side, side), affine=affine_about(middle, (side, side), angle=angle))
+        seen = predict(sample(image, there, order=1).numpy())
+        back = sampling_grid(shape, affine=affine_about(canvas, shape, angle=-angle))
+        total += sample(seen, back, order=1).numpy()
+    if on_view is not None:
+        on_view(ROTATIONS, ROTATIONS)
+    return total / ROTATIONS
+
+
+def _largest_tile(config: NetworkConfig, shape: tuple[int, ...], device: torch.device, asked: int | None) -> int:
+    """Choose the largest tile that half of the free memory holds, or check the one asked for."""
+    smallest = smallest_input_for(2**config.depth, config.depth)
+    if asked is not None and asked < smallest:
+        raise InputError(f"a tile of {asked} px is too small for this network; the smallest is {smallest}")
+    memory = free_memory(device)
+    fits = int(np.sqrt(memory / 2 / (BYTES_PER_VALUE * config.width)))
+    if fits < smallest:
+        raise OutOfMemory(
+            f"the smallest tile of this network, {smallest} px, needs {_megabytes(config, smallest)} MB, "
+            f"and half of the {memory // 2**20} MB that are free is kept for the image"
+        )
+    fitting = nearest_valid_inputs(fits, config.depth)[0]
+    whole = smallest_input_for(max(shape), config.depth)
+    if asked is None:
+        return min(fitting, max(LARGEST_TILE, smallest), max(whole, smallest))
+    if min(asked, whole) > fitting:
+        raise OutOfMemory(
+            f"a tile of {asked} px needs about {_megabytes(config, asked)} MB, and {memory // 2**20} MB are free; "
+            f"--tile {fitting} fits"
+        )
+    return asked
+
+
+def _megabytes(config: NetworkConfig, tile: int) -> int:
+    return BYTES_PER_VALUE * config.width * tile**2 // 2**20
+
+
+def margin(config: NetworkConfig) -> int:
+    """Return what a network in training loses at each side of a tile."""
+    return halo(config.depth) if config.padding == "none" else 0

@@ -1,0 +1,162 @@
+"""From annotated images to what the training loop takes: who is held out, the contract, targets and weights."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ubend.data.annotated import Annotated, Task, class_indices, find_pairs, read_pairs
+from ubend.data.tiles import TrainingImage, training_image
+from ubend.errors import InputError
+from ubend.method.border_weight import border_weights, class_balance
+from ubend.method.network import check_input_size
+from ubend.method.touching import separate_touching
+from ubend.run.contract import Contract, Normalisation, channels_first, is_gray
+from ubend.run.recipe import Recipe
+
+MOST_HELD_OUT = 32
+"""Images on which a run is validated at most."""
+
+
+def annotated_images(
+    images: Sequence[NDArray[Any] | Annotated] | str | Path, labels: Sequence[NDArray[Any]] | str | None
+) -> list[Annotated]:
+    """Bring lists of arrays, or a folder, into one form.
+
+    Raises
+    ------
+    InputError, FileError
+        If images and labels do not belong together.
+    """
+    if isinstance(images, str | Path):
+        if labels is not None and not isinstance(labels, str):
+            raise InputError("with a folder of images, labels is the name of its label folder, not a list")
+        return read_pairs(find_pairs(images, labels=labels))
+    ready = [image for image in images if isinstance(image, Annotated)]
+    if ready and labels is None:
+        return ready
+    if labels is None or isinstance(labels, str) or len(labels) != len(images) or not len(images):
+        came = "none" if labels is None else repr(labels) if isinstance(labels, str) else len(labels)
+        raise InputError(f"every image needs its labels: {len(images)} images came, and {came} labels")
+    found = []
+    for number, (image, truth) in enumerate(zip(images, labels, strict=True)):
+        pixels, truth = np.asarray(image), np.asarray(truth)
+        if truth.ndim != 2 or truth.dtype.kind not in "bui":
+            raise InputError(f"labels {number} must be integers (rows, columns), not {truth.dtype} {truth.shape}")
+        if truth.shape not in (pixels.shape[:2], pixels.shape[-2:]):
+            raise InputError(f"image {number} is {pixels.shape}, its labels are {truth.shape}: rows and columns differ")
+        found.append(Annotated(name=f"image {number}", image=pixels, labels=truth.astype(np.int32), pixel_size=None))
+    return found
+
+
+def hold_out(images: Sequence[Annotated], share: float, seed: int) -> tuple[list[Annotated], list[Annotated]]:
+    """Part whole images into those to train on and those to validate on; never tiles of one image.
+
+    Below three images none is held out.
+    """
+    number = 0 if len(images) < 3 or share == 0 else min(max(1, round(share * len(images))), MOST_HELD_OUT)
+    order = np.random.default_rng((seed, 1)).permutation(len(images))
+    held = set(order[:number].tolist())
+    return [image for i, image in enumerate(images) if i not in held], [images[i] for i in sorted(held)]
+
+
+def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Contract:
+    """Settle with the data what the recipe leaves open: channels, classes, smallest object, pixel size."""
+    channels = _channels(images)
+    classes = 2 if task.kind == "instances" else len(task.values)
+    if classes < 2:
+        raise InputError(f"all labels are {task.values[0] if task.values else 'empty'}: there is nothing to tell apart")
+    network = replace(recipe.network, in_channels=channels, classes=classes)
+    check_input_size(network, recipe.tiles.size, recipe.tiles.size)
+    colour = channels == 3 and all(image.image.dtype == np.uint8 for image in images)
+    sizes = {image.pixel_size for image in images if image.pixel_size}
+    return Contract(
+        network=network,
+        task=task,
+        normalisation=Normalisation(kind=recipe.prediction.normalisation, together=colour),
+        views=recipe.prediction.views,
+        gap=recipe.energy.gap,
+        smallest_object=_smallest_object(images) if task.kind == "instances" else 0,
+        pixel_size=float(np.median(list(sizes))) if sizes else None,
+        recipe=recipe,
+    )
+
+
+def _channels(images: Sequence[Annotated]) -> int:
+    """Channels of the network; gray images saved as colour count as gray if all are gray."""
+    numbers = {}
+    for image in images:
+        gray = image.image.ndim == 2 or (image.image.shape[-1] in (3, 4) and is_gray(image.image))
+        numbers.setdefault(1 if gray else image.image.shape[-1], image.name)
+    if len(numbers) > 1:
+        said = " and ".join(f"{number} ({name})" for number, name in sorted(numbers.items()))
+        raise InputError(f"the images have different numbers of channels: {said}; train one model for each kind")
+    return int(next(iter(numbers)))
+
+
+def _smallest_object(images: Sequence[Annotated]) -> int:
+    """A quarter of what the smallest twentieth of the annotated objects measures: below that lie specks."""
+    areas = np.concatenate([np.unique(i.labels[i.labels > 0], return_counts=True)[1] for i in images])
+    return int(np.quantile(areas, 0.05) / 4) if areas.size else 0
+
+
+def prepare(images: Sequence[Annotated], contract: Contract) -> list[TrainingImage]:
+    """Make targets and weights of all images; class frequencies are counted over all of them."""
+    energy, task = contract.recipe.energy, contract.task
+    targets = [target_classes(class_indices(image.labels, task), task, gap=energy.gap) for image in images]
+    balance = np.ones(contract.network.classes)
+    if energy.balance == "frequency":
+        balance = class_balance(sum(np.bincount(t[t >= 0], minlength=balance.size) for t in targets))
+    prepared = []
+    for image, target in zip(images, targets, strict=True):
+        pixels = channels_first(image.image, contract.network.in_channels)
+        offset, gain = contract.normalisation.offset_and_gain(pixels)
+        weights = _weights(class_indices(image.labels, task), target, contract, balance)
+        prepared.append(training_image(pixels, target, weights, offset=offset, gain=gain))
+    if not any(image.anchors for image in prepared):
+        raise InputError("not one pixel of the images is labelled: there is nothing to learn from")
+    return prepared
+
+
+def target_classes(indices: NDArray[np.int32], task: Task, *, gap: int) -> NDArray[np.int32]:
+    """Class of each pixel that the network is to learn; negative where not labelled.
+
+    Instances become foreground 1, with a gap of background 0 between touching cells.
+    """
+    if task.kind != "instances":
+        return indices
+    separated = separate_touching(indices, gap=gap)
+    return np.where(indices < 0, -1, separated > 0).astype(np.int32)
+
+
+def _weights(
+    indices: NDArray[np.int32], target: NDArray[np.int32], contract: Contract, balance: NDArray[np.float64]
+) -> NDArray[np.float32] | None:
+    """w(x) of Eq. 2. In a binary image the connected pieces of the foreground are the cells."""
+    energy, task = contract.recipe.energy, contract.task
+    if task.kind == "classes" or energy.w0 == 0:
+        return None if (balance == 1).all() else np.where(target < 0, 0, balance[target]).astype(np.float32)
+    cells, gap = indices, energy.gap
+    if task.kind == "binary":
+        cells, gap = ndimage.label(indices > 0)[0].astype(np.int32), 0
+        cells[indices < 0] = -1
+    return border_weights(
+        cells,
+        w0=energy.w0,
+        sigma=energy.sigma,
+        gap=gap,
+        class_weights=(float(balance[0]), float(balance[1])),
+        border_on=energy.border_on,
+    )
+
+
+def fingerprint(image: Annotated) -> str:
+    """Short hash of the pixels and labels of an image, to recognise it again."""
+    digest = hashlib.sha256(np.ascontiguousarray(image.image).tobytes())
+    digest.update(np.ascontiguousarray(image.labels).tobytes())
+    return digest.hexdigest()[:16]

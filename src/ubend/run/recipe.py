@@ -1,0 +1,216 @@
+"""A whole run as data: recipes, read from TOML, where an unknown key is an error.
+
+A recipe is a frozen dataclass of small frozen dataclasses, most of which belong to the room that uses them. Shipped
+recipes have names (`RECIPES`); a recipe of one's own is a TOML file, which only needs to say what differs from
+`default`, or from the recipe named by its key ``base``.
+"""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from ubend.data.tiles import TileConfig
+from ubend.errors import InputError, RecipeError
+from ubend.method.augmentation import AugmentationConfig
+from ubend.method.network import NetworkConfig
+
+RECIPES = ("default", "paper")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyConfig:
+    """The energy: weighted cross entropy (Eq. 1) with the weights of Eq. 2, and a Dice term.
+
+    Attributes
+    ----------
+    balance : {"none", "frequency"}
+        w_c: every class 1, or inverse to its frequency in the training images.
+    w0, sigma : float
+        Height and width, in pixels, of the border weight between cells; w0 = 0 leaves it out.
+    border_on : {"everywhere", "background"}
+        Whether the border weight also lies on the cells, as Eq. 2 has it.
+    gap : int
+        Pixels of background cut between touching cells.
+    dice : float
+        Weight of the Dice term.
+    """
+
+    balance: Literal["none", "frequency"] = "frequency"
+    w0: float = 10.0
+    sigma: float = 5.0
+    border_on: Literal["everywhere", "background"] = "everywhere"
+    gap: int = 1
+    dice: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """How the weights move.
+
+    Attributes
+    ----------
+    kind : {"sgd", "adamw"}
+    learning_rate : float
+        Its peak.
+    momentum : float
+        Of SGD.
+    weight_decay : float
+    schedule : {"constant", "cosine"}
+        "cosine" falls from the peak to 0 over the run.
+    warm_up : float
+        Share of the run over which the learning rate rises to its peak.
+    """
+
+    kind: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: float = 1e-3
+    momentum: float = 0.99
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warm_up: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long, and what is held out.
+
+    Attributes
+    ----------
+    minutes : float
+        Duration of a run for which neither minutes nor steps were asked; 0 if `steps` rules.
+    steps : int
+        Steps of a run for which neither was asked, if `minutes` is 0.
+    held_out : float
+        Share of the images on which the model is validated, never trained; with fewer than three images none.
+    """
+
+    minutes: float = 10.0
+    steps: int = 0
+    held_out: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionConfig:
+    """What happens at test time.
+
+    Attributes
+    ----------
+    views : {"one", "dihedral", "rotations"}
+        The mean over one view, over the 8 rotations by 90° and flips, or over 7 rotations by 360°/7 as in the paper.
+    normalisation : {"percentile", "range", "standardise"}
+        What gray values become 0 and 1: the 1st and the 99.8th percentile of the image, the limits of its dtype;
+        or mean 0 and standard deviation 1.
+    """
+
+    views: Literal["one", "dihedral", "rotations"] = "dihedral"
+    normalisation: Literal["percentile", "range", "standardise"] = "percentile"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All choices of a run.
+
+    Examples
+    --------
+    >>> load_recipe("paper").optimiser.momentum
+    0.99
+    """
+
+    about: str = ""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    tiles: TileConfig = field(default_factory=TileConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    energy: EnergyConfig = field(default_factory=EnergyConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    prediction: PredictionConfig = field(default_factory=PredictionConfig)
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read a shipped recipe by name, or a TOML file.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such recipe, the file is no TOML, a key is unknown, or a value is not allowed.
+    """
+    path = Path(name)
+    if str(name) in RECIPES:
+        text = (files("ubend.run") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    elif path.is_file():
+        text = path.read_text(encoding="utf-8")
+    else:
+        nearest = difflib.get_close_matches(str(name), RECIPES, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise RecipeError(f"no recipe {str(name)!r}: shipped are {', '.join(RECIPES)}, or give a TOML file{hint}")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{name} is not TOML: {error}") from None
+    base = values.pop("base", "default")
+    start = Recipe() if str(name) in RECIPES else load_recipe(base)
+    return _update(start, values, where=str(name))
+
+
+def recipe_from_dict(values: dict[str, Any]) -> Recipe:
+    """Build a recipe from nested dictionaries, as `dataclasses.asdict` gives them."""
+    return _update(Recipe(), values, where="recipe")
+
+
+def _update(config: T, values: dict[str, Any], *, where: str) -> T:
+    """Replace fields of a (nested) dataclass; every key must exist and every value fit its type."""
+    hints = typing.get_type_hints(type(config))
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            nearest = difflib.get_close_matches(key, hints, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(hints)}"
+            raise RecipeError(f"{where}: unknown key {key!r}; {hint}")
+        old = getattr(config, key)
+        if dataclasses.is_dataclass(old):
+            if not isinstance(value, dict):
+                raise RecipeError(f"{where}: {key} is a table, not {value!r}")
+            changes[key] = _update(old, value, where=f"{where}, [{key}]")
+        else:
+            changes[key] = _checked(hints[key], value, where=f"{where}: {key}")
+    try:
+        return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+    except InputError as error:
+        raise RecipeError(f"{where}: {error}") from None
+
+
+def _checked(hint: Any, value: Any, *, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            choices = " or ".join(repr(choice) for choice in typing.get_args(hint))
+            raise RecipeError(f"{where} is {choices}, not {value!r}")
+        return value
+    allowed = (int, float) if hint is float else (hint,)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool):
+        raise RecipeError(f"{where} is a {hint.__name__}, not {value!r}")
+    return float(value) if hint is float else value
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Write a recipe as TOML that `load_recipe` reads back.
+
+    Examples
+    --------
+    >>> print(to_toml(Recipe()).splitlines()[0])
+    about = ""
+    """
+    lines, tables = [], []
+    for key, value in dataclasses.asdict(recipe).items():
+        if isinstance(value, dict):
+            tables += ["", f"[{key}]", *(f"{name} = {json.dumps(entry)}" for name, entry in value.items())]
+        else:
+            lines.append(f"{key} = {json.dumps(value)}")
+    return "\n".join([*lines, *tables]) + "\n"

@@ -1,0 +1,410 @@
+"""Training: from annotated images to a model (Ronneberger et al. 2015, Section 3).
+
+`train` prepares the images, holds some out, and runs `fit`, which is the method from top to bottom: tiles, forward,
+energy, backward, step, report.
+"""
+
+import csv
+import datetime
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ubend.data.annotated import Annotated, find_pairs, infer_task, read_pairs
+from ubend.data.tiles import Batch, TrainingImage, draw_batch
+from ubend.errors import FileError, InputError, TrainingError
+from ubend.method.energy import dice_term, weighted_cross_entropy
+from ubend.method.network import UNet, for_prediction
+from ubend.run.contract import Contract
+from ubend.run.device import autocast, choose_device, mixed_precision
+from ubend.run.evaluation import HEADLINES, Evaluation, evaluate_arrays
+from ubend.run.model import FILE_NAME, Model
+from ubend.run.prediction import margin, predict_labels, predict_probabilities
+from ubend.run.preparation import annotated_images, fingerprint, hold_out, make_contract, prepare
+from ubend.run.recipe import OptimiserConfig, Recipe, load_recipe, to_toml
+
+VALIDATED_AT = (0.4, 0.6, 0.8, 0.9, 1.0)
+"""Shares of a run after which the model is validated."""
+VALIDATION_SHARE = 0.1
+"""Of the run's time, what all validations before the last may take."""
+READ_AHEAD = 8
+"""Batches that are made in advance for a device that is no CPU."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands; given to `on_step`.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    share : float
+        Of the run, 0 to 1.
+    seconds, seconds_left : float
+        Since the start of the run, and until its end as far as one can tell.
+    energy : float
+        Of this step.
+    learning_rate : float
+        Of this step.
+    waiting : float
+        Share of the time so far in which the network waited for tiles.
+    """
+
+    step: int
+    share: float
+    seconds: float
+    seconds_left: float
+    energy: float
+    learning_rate: float
+    waiting: float
+
+
+OnStep = Callable[[Progress], None]
+OnValidation = Callable[[int, Evaluation], None]
+OnPlan = Callable[[Contract, int, int], None]
+
+
+def train(
+    images: Sequence[NDArray[Any] | Annotated] | str | Path,
+    labels: Sequence[NDArray[Any]] | str | None = None,
+    *,
+    recipe: Recipe | str | Path = "default",
+    minutes: float | None = None,
+    steps: int | None = None,
+    task: str | None = None,
+    ignore: int | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    on_plan: OnPlan | None = None,
+    on_step: OnStep | None = None,
+    on_validation: OnValidation | None = None,
+) -> Model:
+    """Train a U-Net on a few annotated images.
+
+    Parameters
+    ----------
+    images : list of ndarray, or path
+        Images (rows, columns) or (rows, columns, channels), or a folder with images and labels
+        (`annotated.find_pairs` says which layouts).
+    labels : list of ndarray of int, or str, optional
+        For each image its labels (rows, columns): instances, class numbers, or foreground. Negative where not
+        labelled. With a folder, the name of its label folder if there are several.
+    recipe : Recipe, str or path
+        All other choices: a shipped recipe by name, or a TOML file.
+    minutes, steps : float, int
+        How long; the learning rate falls just until then. With `steps` the same seed on the same machine gives the
+        same model; with `minutes` the number of steps depends on the machine.
+    task : {"binary", "classes", "instances"}, optional
+        What the labels mean, if it is not what they look like.
+    ignore : int, optional
+        The label of pixels that are not labelled, if it is not negative.
+    device : str, optional
+        "cpu", "cuda", "mps"; without it the best there is.
+    seed : int
+        Of all randomness.
+    on_plan : callable, optional
+        Called once with the contract, the number of images trained on, and of images held out.
+    on_step, on_validation : callable, optional
+        Called with a `Progress` after each step; with the step and an `Evaluation` after each validation.
+
+    Returns
+    -------
+    Model
+        The best on the held-out images; the last, if there were none.
+
+    Raises
+    ------
+    InputError, FileError
+        If images and labels do not fit each other or the recipe.
+    TrainingError
+        If the energy is no longer finite.
+
+    Examples
+    --------
+    >>> from ubend.data.simulated import simulate
+    >>> rng = np.random.default_rng(0)
+    >>> samples = [simulate("nuclei", rng, (128, 128)) for _ in range(2)]
+    >>> model = train([s.image for s in samples], [s.labels for s in samples], steps=2)
+    >>> model.segment(samples[0].image).shape
+    (128, 128)
+    """
+    start = time.perf_counter()
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    recipe = _with_length(recipe, minutes, steps)
+    annotated = annotated_images(images, labels)
+    seen = infer_task([image.labels for image in annotated], kind=task, ignore=ignore)
+    rest, held_out = hold_out(annotated, recipe.training.held_out, seed)
+    contract = make_contract(recipe, seen, rest)
+    if on_plan is not None:
+        on_plan(contract, len(rest), len(held_out))
+    prepared = prepare(rest, contract)
+    net, quality, steps_done = fit(
+        prepared, held_out, contract, device=choose_device(device), seed=seed, start=start,
+        on_step=on_step, on_validation=on_validation,
+    )  # fmt: skip
+    provenance = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "images": {image.name: fingerprint(image) for image in rest},
+        "held_out": {image.name: fingerprint(image) for image in held_out},
+        "steps": steps_done,
+        "minutes": round((time.perf_counter() - start) / 60, 2),
+        "seed": seed,
+        "machine": f"{platform.system()} {platform.machine()}, {choose_device(device).type}",
+        "versions": {name: version(name) for name in ("ubend", "torch", "numpy", "scipy")},
+    }
+    return Model(net, replace(contract, quality=quality, provenance=provenance), device=device)
+
+
+def train_folder(
+    data: str | Path,
+    out: str | Path,
+    *,
+    labels: str | None = None,
+    overwrite: bool = False,
+    on_step: OnStep | None = None,
+    **choices: Any,
+) -> Model:
+    """Train on a folder and leave model.safetensors, recipe.toml and log.csv in the folder `out`.
+
+    Raises
+    ------
+    FileError
+        If `out` already holds a model and `overwrite` is not given.
+    """
+    out = Path(out)
+    if (out / FILE_NAME).exists() and not overwrite:
+        raise FileError(f"{out} already holds a trained model; choose another folder or say --overwrite")
+    annotated = read_pairs(find_pairs(data, labels=labels))
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "log.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["step", "seconds", "energy", "learning_rate", "waiting"])
+
+        def record(progress: Progress) -> None:
+            rows.writerow([progress.step, f"{progress.seconds:.2f}", f"{progress.energy:.6f}",
+                           f"{progress.learning_rate:.3e}", f"{progress.waiting:.4f}"])  # fmt: skip
+            if on_step is not None:
+                on_step(progress)
+
+        model = train(annotated, on_step=record, **choices)
+    model.save(out / FILE_NAME, overwrite=overwrite)
+    (out / "recipe.toml").write_text(to_toml(model.contract.recipe), encoding="utf-8")
+    return model
+
+
+def fit(
+    images: Sequence[TrainingImage],
+    held_out: Sequence[Annotated],
+    contract: Contract,
+    *,
+    device: torch.device,
+    seed: int,
+    start: float,
+    on_step: OnStep | None = None,
+    on_validation: OnValidation | None = None,
+) -> tuple[UNet, dict[str, float], int]:
+    """Run the training loop.
+
+    Returns
+    -------
+    network : UNet
+        With the weights of the best validation, or the last.
+    quality : dict of str to float
+        Scores of that validation; empty without held-out images.
+    steps : int
+        Done in all.
+    """
+    recipe = contract.recipe
+    net = UNet(contract.network, generator=torch.Generator().manual_seed(seed))
+    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = _optimiser(net, recipe)
+    dtype = mixed_precision(device)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+    clock = _Clock(recipe, start)
+    batches = _batches(images, contract, seed=seed, ahead=0 if device.type == "cpu" else READ_AHEAD)
+    best, quality, pending, waited = None, {}, list(VALIDATED_AT if held_out else ()), 0.0
+    step, share = 0, 0.0
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else None):
+        while share < 1:
+            net.train()
+            torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))  # dropout
+            began = time.perf_counter()
+            batch = _to_device(next(batches), device)
+            waited += time.perf_counter() - began
+            rate = _learning_rate(recipe, share)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            with autocast(device, dtype):
+                scores = net(batch.images)
+            energy = weighted_cross_entropy(scores, batch.labels, batch.weights)
+            if recipe.energy.dice > 0:
+                energy = energy + recipe.energy.dice * dice_term(scores, batch.labels, batch.weights)
+            optimiser.zero_grad(set_to_none=True)
+            scaler.scale(energy).backward()
+            scaler.step(optimiser)
+            scaler.update()
+            step += 1
+            value = float(energy.detach())
+            if not math.isfinite(value):
+                raise TrainingError(_why_not_finite(step, value, rate, batch))
+            share = clock.share(step)
+            if on_step is not None:
+                seconds = clock.seconds()
+                on_step(Progress(step, share, seconds, clock.left(step), value, rate, waited / max(seconds, 1e-9)))
+            if pending and share >= pending[0]:
+                pending = [at for at in pending if at > share]
+                began = time.perf_counter()
+                evaluation = validate(net, held_out, contract)
+                if on_validation is not None:
+                    on_validation(step, evaluation)
+                if best is None or headline(evaluation) >= headline(best):
+                    best, quality = evaluation, dict(evaluation.overall)
+                    weights = {key: tensor.detach().clone() for key, tensor in net.state_dict().items()}
+                clock.reserve(time.perf_counter() - began, left=len(pending))
+                if clock.too_slow(len(pending)):
+                    pending = pending[-1:]
+    if best is not None:
+        net.load_state_dict(weights)
+    return net.cpu().eval(), quality, step
+
+
+def validate(net: UNet, held_out: Sequence[Annotated], contract: Contract) -> Evaluation:
+    """Score a network on whole images that it was not trained on, from one view each."""
+    device = next(net.parameters()).device
+    network = for_prediction(net).to(device)
+    probabilities = [predict_probabilities(network, contract, image.image, views="one") for image in held_out]
+    return evaluate_arrays(
+        [image.labels for image in held_out],
+        [predict_labels(contract, p) for p in probabilities],
+        task=contract.task,
+        names=[image.name for image in held_out],
+    )
+
+
+def headline(evaluation: Evaluation) -> float:
+    """Return the one score by which models of a run are compared; see `evaluation.HEADLINES`."""
+    return float(np.nan_to_num(evaluation.overall[HEADLINES[evaluation.kind]]))
+
+
+def _with_length(recipe: Recipe, minutes: float | None, steps: int | None) -> Recipe:
+    """Put the length that was asked for into the recipe."""
+    if minutes is not None and steps is not None:
+        raise InputError("say how long by minutes or by steps, not both")
+    if (minutes is not None and not minutes > 0) or (steps is not None and steps < 1):
+        raise InputError(f"a run takes more than 0 minutes or at least 1 step, not {minutes or steps}")
+    length = recipe.training
+    if minutes is not None:
+        length = replace(length, minutes=float(minutes), steps=0)
+    elif steps is not None:
+        length = replace(length, minutes=0.0, steps=steps)
+    if length.minutes <= 0 and length.steps < 1:
+        raise InputError("the recipe says neither minutes nor steps: say how long to train")
+    return replace(recipe, training=length)
+
+
+def _optimiser(net: UNet, recipe: Recipe) -> torch.optim.Optimizer:
+    chosen: OptimiserConfig = recipe.optimiser
+    if chosen.kind == "sgd":
+        return torch.optim.SGD(
+            net.parameters(), lr=chosen.learning_rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay
+        )
+    return torch.optim.AdamW(net.parameters(), lr=chosen.learning_rate, weight_decay=chosen.weight_decay)
+
+
+def _learning_rate(recipe: Recipe, share: float) -> float:
+    """Rate at a share of the run: a linear rise, then constant or half a cosine down to 0."""
+    chosen = recipe.optimiser
+    if share < chosen.warm_up:
+        return chosen.learning_rate * max(share / chosen.warm_up, 0.01)
+    if chosen.schedule == "constant":
+        return chosen.learning_rate
+    rest = (share - chosen.warm_up) / (1 - chosen.warm_up)
+    return chosen.learning_rate * 0.5 * (1 + math.cos(math.pi * rest))
+
+
+def _batches(images: Sequence[TrainingImage], contract: Contract, *, seed: int, ahead: int) -> Iterator[Batch]:
+    """Make the batches of all steps in order, `ahead` of them in advance by threads.
+
+    On a CPU nothing is gained by making them in advance: the network takes all cores.
+    """
+    recipe = contract.recipe
+
+    def make(step: int) -> Batch:
+        return draw_batch(
+            images, recipe.tiles, recipe.augmentation, margin=margin(contract.network), seed=seed, step=step
+        )
+
+    if ahead == 0:
+        step = 0
+        while True:
+            yield make(step)
+            step += 1
+    with ThreadPoolExecutor(max_workers=ahead) as pool:
+        queue: list[Future[Batch]] = [pool.submit(make, step) for step in range(ahead)]
+        step = ahead
+        while True:
+            queue.append(pool.submit(make, step))
+            yield queue.pop(0).result()
+            step += 1
+
+
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    images = batch.images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+    weights = None if batch.weights is None else batch.weights.to(device, non_blocking=True)
+    return Batch(images, batch.labels.to(device, non_blocking=True), weights)
+
+
+def _why_not_finite(step: int, energy: float, rate: float, batch: Batch) -> str:
+    if not bool(torch.isfinite(batch.images).all()):
+        return f"step {step}: an image holds values that are not finite (NaN or infinite); mend or remove it"
+    return (
+        f"step {step}: the energy became {energy} at a learning rate of {rate:.1e}, the weights have run away; "
+        f'try a tenth of the learning rate, or normalisation = "batch" in the recipe\'s [network]'
+    )
+
+
+class _Clock:
+    """How much of a run is done, by time or by steps."""
+
+    def __init__(self, recipe: Recipe, start: float) -> None:
+        self.budget = 60 * recipe.training.minutes
+        self.steps = recipe.training.steps
+        self.start = start
+        self.loop_start = time.perf_counter()
+        self.last_validation = 0.0
+
+    def seconds(self) -> float:
+        """Seconds since the start of the run."""
+        return time.perf_counter() - self.start
+
+    def share(self, step: int) -> float:
+        """Share of the run that is done after `step` steps; in a timed run the last validation is reserved."""
+        if self.budget == 0:
+            return min(1.0, step / self.steps)
+        end = self.start + self.budget - self.last_validation
+        return min(1.0, (time.perf_counter() - self.loop_start) / max(end - self.loop_start, 1e-9))
+
+    def left(self, step: int) -> float:
+        """Seconds until the end of the run."""
+        if self.budget == 0:
+            return (time.perf_counter() - self.loop_start) / step * (self.steps - step)
+        return max(0.0, self.budget - self.seconds())
+
+    def reserve(self, seconds: float, *, left: int) -> None:
+        """Remember what a validation takes, while there is another to come."""
+        self.last_validation = seconds if left else 0.0
+
+    def too_slow(self, left: int) -> bool:
+        """Whether the validations before the last would take more than their share of a timed run."""
+        return self.budget > 0 and (left - 1) * self.last_validation > VALIDATION_SHARE * self.budget

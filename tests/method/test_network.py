@@ -1,0 +1,153 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ubend.errors import InputError
+from ubend.method import geometry
+from ubend.method.network import (
+    NetworkConfig,
+    UNet,
+    count_parameters,
+    for_prediction,
+    layer_table,
+)
+
+SMALL = NetworkConfig(width=3, depth=2, classes=3, dropout=0.0)
+
+
+def parameters(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (NetworkConfig(width=16), 1_940_834),
+        (NetworkConfig(width=8), 485_682),
+        (NetworkConfig(width=8, in_channels=3, classes=5, depth=3), None),
+        (NetworkConfig(width=8, normalisation="batch", padding="same"), None),
+        (NetworkConfig(width=8, up_relu=True, wide_last_up=True), None),
+    ],
+)
+def test_the_table_counts_what_the_network_has(config, expected):
+    counted = count_parameters(config)
+    assert counted == parameters(UNet(config))
+    assert expected is None or counted == expected
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("extra", [0, 1, 3])
+def test_unpadded_output_size(depth, extra):
+    size = geometry.smallest_input_for(1, depth) + extra * 2**depth
+    other = size + 2**depth
+    out = UNet(NetworkConfig(width=2, depth=depth))(torch.zeros(2, 1, size, other))
+    assert out.shape == (2, 2, geometry.output_size(size, depth), geometry.output_size(other, depth))
+
+
+def test_padded_output_has_the_size_of_the_input():
+    assert UNet(replace(SMALL, padding="same"))(torch.zeros(1, 1, 32, 48)).shape == (1, 3, 32, 48)
+
+
+def test_a_wrong_size_is_refused_with_the_nearest():
+    net = UNet(NetworkConfig(width=2))
+    with pytest.raises(
+        InputError, match="570×572 px does not fit .* depth 4; the nearest sizes to 570 are 556 and 572"
+    ):
+        net(torch.zeros(1, 1, 570, 572))
+    padded = UNet(replace(SMALL, padding="same"))
+    with pytest.raises(InputError, match="multiples of 4; the nearest sizes to 30 are 28 and 32"):
+        padded(torch.zeros(1, 1, 32, 30))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"width": 0}, "width of at least 1, not 0"),
+        ({"classes": 1}, "classes of at least 2"),
+        ({"padding": "valid"}, "padding of a network is 'none' or 'same', not 'valid'"),
+        ({"dropout": 1.0}, "dropout is a probability"),
+        ({"dimensions": 3}, "dimensions of a network is 2"),
+    ],
+)
+def test_a_config_that_cannot_be_built(wrong, message):
+    with pytest.raises(InputError, match=message):
+        NetworkConfig(**wrong)
+
+
+def test_initial_weights_are_gaussian_with_variance_two_over_incoming():
+    net = UNet(NetworkConfig(width=16, depth=2), generator=torch.Generator().manual_seed(0))
+    weight = net.bottom.second.weight.detach()  # 64 -> 64 channels: N = 9 * 64 = 576
+    assert float(weight.std()) == pytest.approx(np.sqrt(2 / 576), rel=0.02)
+    assert abs(float(weight.mean())) < 0.002
+    assert not net.bottom.second.bias.any()
+    up = net.up[1].weight.detach()  # (64, 32, 2, 2): the Caffe filler counts 4 * 32
+    assert float(up.std()) == pytest.approx(np.sqrt(2 / 128), rel=0.05)
+
+
+def test_the_same_generator_gives_the_same_network():
+    one, two = (UNet(SMALL, generator=torch.Generator().manual_seed(7)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+@torch.no_grad()
+def test_receptive_field_by_perturbing_the_input():
+    """Change one input column after the other: exactly those of `receptive_field` matter."""
+    net = UNet(replace(SMALL, width=2)).eval()
+    for parameter in net.parameters():
+        parameter.abs_()  # so that no path is blocked by a ReLU
+    size = geometry.smallest_input_for(8, 2)
+    image = torch.rand(1, 1, size, size)
+    with torch.enable_grad():
+        image.requires_grad_()
+        widths = set()
+        for position in range(4):
+            middle = net(image)[0, 0, 4, position]
+            (gradient,) = torch.autograd.grad(middle, image)
+            columns = torch.nonzero(gradient[0, 0].abs().sum(0))
+            widths.add(int(columns.max() - columns.min()) + 1)
+    assert tuple(sorted(widths)) == geometry.receptive_field(2)
+
+
+def test_dropout_sits_at_the_end_of_the_contracting_path():
+    torch.manual_seed(0)
+    net = UNet(NetworkConfig(width=2, depth=2, dropout=0.5))
+    dropped = []
+    net.dropout.register_forward_hook(lambda module, args, out: dropped.append(out.shape[1]))
+    net(torch.zeros(1, 1, 60, 60))
+    assert dropped == [4, 8]  # the lowest two levels
+
+
+def test_prediction_network_equals_the_padded_one_far_from_the_border():
+    torch.manual_seed(0)
+    net = UNet(NetworkConfig(width=4, depth=2, padding="same", normalisation="batch", dropout=0.5))
+    for _ in range(3):
+        net(torch.randn(4, 1, 32, 32) * 2 + 1)  # batch statistics move away from 0 and 1
+    net.eval()
+    image = torch.randn(1, 1, 148, 148)
+    phase = 2  # where the unpadded network begins to pool, modulo 2^depth: the padded one pools from its first pixel
+    plain = for_prediction(net)
+    assert plain.config.padding == "none"
+    assert plain.config.normalisation == "none"
+    with torch.no_grad():
+        inner, whole = plain(image), net(image[..., phase:-phase, phase:-phase])
+    cut = geometry.halo(2) - phase
+    edge = 24  # what the padding reaches: the receptive field from the border
+    np.testing.assert_allclose(
+        inner[..., edge:-edge, edge:-edge], whole[..., cut + edge : -cut - edge, cut + edge : -cut - edge], atol=2e-5
+    )
+
+
+def test_layer_names_and_sizes_of_a_small_network():
+    table = layer_table(NetworkConfig(width=2, depth=1), size=20)
+    assert [(row.name, row.inputs, row.outputs, row.size_in, row.size_out, row.parameters) for row in table] == [
+        ("conv_d0a-b", 1, 2, 20, 18, 20),
+        ("conv_d0b-c", 2, 2, 18, 16, 38),
+        ("conv_d1a-b", 2, 4, 8, 6, 76),
+        ("conv_d1b-c", 4, 4, 6, 4, 148),
+        ("upconv_d1c_u0a", 4, 2, 4, 8, 34),
+        ("conv_u0b-c", 4, 2, 8, 6, 74),
+        ("conv_u0c-d", 2, 2, 6, 4, 38),
+        ("conv_u0d-score", 2, 2, 4, 4, 6),
+    ]
