@@ -22,7 +22,7 @@ TRANSFORMS_TIMED = 20
 
 
 def disks(side: int, cells: int, rng: np.random.Generator) -> NDArray[np.int32]:
-    """Draw disks at random places, later ones over earlier ones, their radius 0.2 to 0.45 of the spacing (at most 30 px)."""
+    """Draw disks at random places, later ones on top, their radius 0.2 to 0.45 of the spacing (at most 30 px)."""
     labels = np.zeros((side, side), np.int32)
     spacing = min(side / np.sqrt(cells), 67.0)
     for cell in range(1, cells + 1):
