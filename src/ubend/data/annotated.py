@@ -538,7 +538,7 @@ def _checked(labels: ArrayLike) -> NDArray[np.integer[Any]]:
         array = array.astype(np.uint8)
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
         raise InputError(
-            f"A label image is an array of integers with the axes (rows, columns); got {array.dtype}, shape {array.shape}."
+            f"A label image is integers with the axes (rows, columns); got {array.dtype}, shape {array.shape}."
         )
     return array
 

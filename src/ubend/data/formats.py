@@ -43,7 +43,9 @@ __all__ = [
     "write_probabilities",
 ]
 
-IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+_KINDS = {".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
+
+IMAGE_SUFFIXES = tuple(_KINDS)
 """Endings of the files that `image_files` lists."""
 
 # Without a handler Python itself writes tifffile's warnings to the screen; who wants them adds a handler of their own.
@@ -62,6 +64,9 @@ _UNREADABLE = (
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG_START = b"\xff\xd8"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_FIRST_PRIVATE_TAG = 32768
+_TAG_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes; others are 1
+
 _BOUNDED_COMPRESSIONS = frozenset(
     {1, 5, 8, 32773, 32946}
 )  # none, LZW, deflate, PackBits, deflate as it was first numbered
@@ -541,8 +546,7 @@ def _read_pages(path: Path, *, palette_index: bool) -> list[_Page]:
     except PermissionError as error:
         raise FileError(f"Cannot read {path}: permission denied.") from error
     except _UNREADABLE as error:
-        suffix = path.suffix.lower()
-        kind = suffix[1:].upper() if suffix in IMAGE_SUFFIXES else "TIFF, PNG, JPEG or BMP"
+        kind = _KINDS.get(path.suffix.lower(), "TIFF, PNG, JPEG or BMP")
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise FileError(f"Cannot read {path}: it is truncated or no {kind} ({reason}).") from error
     if not pages or any(pixels.size == 0 for pixels, _ in pages):
@@ -636,8 +640,18 @@ def _page_offsets(tif: tifffile.TiffFile) -> Iterator[int]:
             raise ValueError("its pages go round in a circle")
         seen.add(offset)
         yield offset
-        tags = number(offset, layout.tagnoformat, layout.tagnosize)
-        at = offset + layout.tagnosize + tags * layout.tagsize
+        length = number(offset, layout.tagnoformat, layout.tagnosize) * layout.tagsize
+        _check_tags(handle.read(length), layout, handle.size)
+        at = offset + layout.tagnosize + length
+
+
+def _check_tags(tags: bytes, layout: tifffile.TiffFormat, end: int) -> None:
+    """Raise where the value of a standard tag lies beyond the end; tifffile goes on without it, say without axes."""
+    form = layout.byteorder + "HH" + layout.offsetformat[1:] * 2
+    for code, kind, count, offset in struct.iter_unpack(form, tags):
+        size = count * _TAG_SIZES.get(kind, 1)
+        if code < _FIRST_PRIVATE_TAG and size > layout.offsetsize and offset + size > end:
+            raise ValueError(f"the value of tag {code} lies beyond its end")
 
 
 def _series_pixels(path: Path, series: tifffile.TiffPageSeries) -> NDArray[Any]:
