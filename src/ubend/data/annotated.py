@@ -597,6 +597,6 @@ def _class_values(kind: Kind, values: tuple[int, ...]) -> tuple[int, ...]:
         )
     if len(values) > _MOST_CLASSES:
         raise InputError(f"Labels with {len(values)} values are hardly classes (at most {_MOST_CLASSES}): instances?")
-    if kind == "binary" and len(values) == 1:
+    if len(values) == 1:
         return (0, values[0] or 1)  # all background, or all foreground: the other one is in no image
     return values
