@@ -1,0 +1,407 @@
+"""The command line: one verb a job. Every verb ends by saying what it wrote and what to do next.
+
+Nothing heavy is imported before a verb runs, so that `ubend --help` answers at once.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from ubend.errors import FileError, InputError, UbendError
+
+if TYPE_CHECKING:
+    from ubend.run.contract import Contract
+    from ubend.run.evaluation import Evaluation
+    from ubend.run.model import Model
+    from ubend.run.training import Progress as TrainingProgress
+
+app = typer.Typer(
+    name="ubend",
+    help="Train a U-Net from a handful of annotated images, and segment images of any size with it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console(highlight=False)
+problems = Console(stderr=True, highlight=False)
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into; made if it is missing.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; without it the best there is.")]
+Minutes = Annotated[float | None, typer.Option("--minutes", "-m", help="How long to train; the schedule ends on time.")]
+Seed = Annotated[int, typer.Option(help="Of all randomness.")]
+TaskKind = Annotated[
+    str | None, typer.Option("--task", help="binary, classes or instances, if the labels are not what they look like.")
+]
+Ignore = Annotated[int | None, typer.Option(help="The label of pixels that are not labelled.")]
+
+DEMO_SCENES = {
+    "cells": "touching cells in phase contrast",
+    "membranes": "membranes as in electron microscopy",
+    "nuclei": "fluorescent nuclei",
+    "landscape": "sky, tree and ground in colour",
+}
+
+
+def run() -> None:
+    """Run the command line; what went wrong becomes one line and an exit code."""
+    try:
+        app()
+    except UbendError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("stopped", code=130)
+    except MemoryError:
+        _fail("out of memory: close other programs, or give --tile a smaller number")
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.filename or 'file system'}: {error.strerror or error}")
+
+
+def _fail(message: str, code: int = 2) -> None:
+    problems.print(f"[bold red]ubend:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
+    sys.exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from ubend import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Out = Path("ubend-demo"),
+    minutes: Annotated[float, typer.Option("--minutes", "-m", help="How long to train.")] = 3.0,
+    sample: Annotated[str, typer.Option(help=f"What to simulate: {', '.join(DEMO_SCENES)}.")] = "cells",
+    overwrite: Overwrite = False,
+    device: Device = None,
+    seed: Seed = 0,
+) -> None:
+    """Simulate annotated images, train on them, and segment others: no data or download needed."""
+    if sample not in DEMO_SCENES:
+        raise InputError(f"no sample {sample!r}: there are {', '.join(DEMO_SCENES)}")
+    if out.exists() and any(out.iterdir()):
+        if not overwrite:
+            raise FileError(f"{out} is not empty: give --out another folder, or say --overwrite")
+        for part in ("train", "test", "model", "results"):
+            shutil.rmtree(out / part, ignore_errors=True)
+    from ubend.faces.demo import simulate_folders, write_picture
+    from ubend.run.evaluation import evaluate_folders
+
+    simulate_folders(sample, out, seed)
+    console.print(f"Simulated {DEMO_SCENES[sample]}: 8 images to train on, 4 others to test, in {out}")
+    _say_command(f"ubend train {out / 'train'} --out {out / 'model'} --minutes {minutes:g}")
+    model = _train(out / "train", out / "model", minutes=minutes, device=device, seed=seed, overwrite=overwrite)
+    _say_command(f"ubend predict {out / 'model'} {out / 'test' / 'images'} --out {out / 'results'}")
+    _predict(model, out / "test" / "images", out / "results", overwrite=overwrite)
+    _say_command(f"ubend evaluate {out / 'results'} {out / 'test'}")
+    evaluation = evaluate_folders(out / "results", out / "test", task=model.contract.task.kind)
+    _print_scores(evaluation)
+    picture = write_picture(out, model.contract.task, evaluation)
+    console.print(f"\nLook at [bold]{picture}[/]: image, truth and result of images it was not trained on.")
+    console.print("Next, your own: put images into DATA/images and their labels into DATA/masks, then")
+    console.print("  [bold]ubend train DATA --out RUN[/]")
+
+
+@app.command()
+def train(
+    data: Annotated[
+        Path, typer.Argument(help="Folder with images and labels: images/ + masks/, x.tif + x_mask.tif, …")
+    ],
+    out: Out,
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="default, paper, or a TOML file.")] = "default",
+    minutes: Minutes = None,
+    steps: Annotated[int | None, typer.Option(help="How many steps to train, instead of minutes.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Name of the label folder, if there are several.")] = None,
+    task: TaskKind = None,
+    ignore: Ignore = None,
+    device: Device = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a model on a folder of annotated images."""
+    model = _train(
+        data, out, recipe=recipe, minutes=minutes, steps=steps, labels=labels, task=task, ignore=ignore,
+        device=device, seed=seed, overwrite=overwrite,
+    )  # fmt: skip
+    if model.contract.quality:
+        console.print("On held-out images: " + _in_one_line(model.contract.quality))
+    else:
+        console.print("No image was held out (there are fewer than three), so its quality is unknown.")
+    console.print(f"Wrote {out / 'model.safetensors'}, recipe.toml, log.csv. Next:")
+    console.print(f"  [bold]ubend predict {out} IMAGES --out RESULTS[/]")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Folder of a run, or a model file.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images, or one image.")],
+    out: Out,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write the probabilities.")] = False,
+    tile: Annotated[int | None, typer.Option(help="Rows and columns a tile may have at most.")] = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Segment images of any size: for each STEM.tif with its labels."""
+    from ubend.run.model import load
+
+    loaded = load(model, device=device)
+    failed = _predict(loaded, images, out, probabilities=probabilities, tile=tile, overwrite=overwrite)
+    if loaded.contract.task.kind == "instances":
+        console.print("Labels: 0 is background, 1 to n are the objects.")
+    else:
+        console.print("Labels: " + ", ".join(str(value) for value in loaded.contract.task.values) + ", as in training.")
+    console.print(f"Next, with the truth at hand:\n  [bold]ubend evaluate {out} TRUTH[/]")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    results: Annotated[Path, typer.Argument(help="Folder of label images, as `ubend predict` writes them.")],
+    truth: Annotated[Path, typer.Argument(help="Folder of label images of the same names, or an annotated folder.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all scores into this file.")] = None,
+    task: TaskKind = None,
+    ignore: Ignore = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score results against the truth, image by image and over all."""
+    from ubend.data.formats import write_atomically
+    from ubend.run.evaluation import evaluate_folders
+
+    evaluation = evaluate_folders(results, truth, task=task, ignore=ignore)  # type: ignore[arg-type]
+    _print_scores(evaluation)
+    if json_file is not None:
+        text = json.dumps(evaluation.to_dict(), indent=2)
+        write_atomically(json_file, lambda path: path.write_text(text, encoding="utf-8"), overwrite=overwrite)
+        console.print(f"Wrote {json_file}")
+
+
+@app.command()
+def describe(
+    what: Annotated[str, typer.Argument(help="A recipe (default, paper, a TOML file), a run folder or a model file.")],
+    size: Annotated[
+        int | None, typer.Option(help="Rows and columns of the input; without it the recipe's tile.")
+    ] = None,
+) -> None:
+    """Print the layer table with parameters, sizes and cost; of a model also what it was trained for."""
+    from ubend.run.model import load
+    from ubend.run.recipe import RECIPES, load_recipe
+
+    if what in RECIPES or what.endswith(".toml") or not Path(what).exists():
+        recipe, contract = load_recipe(what), None
+        network = recipe.network
+    else:
+        contract = load(what).contract
+        recipe, network = contract.recipe, contract.network
+    _print_network(network, size or recipe.tiles.size)
+    if contract is not None:
+        _print_contract(contract)
+    elif recipe.about:
+        console.print(f"Recipe {what}: {recipe.about}.")
+
+
+def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | None = None, **choices: Any) -> "Model":
+    from ubend.run.training import train_folder
+
+    with _progress_bar() as show:
+
+        def on_step(progress: "TrainingProgress") -> None:
+            speed = progress.step / max(progress.seconds, 1e-9)
+            text = f"step {progress.step}  energy {progress.energy:.3f}  {speed:.1f} steps/s"
+            show("Training", progress.share, text, progress.seconds_left)
+            waiting.append(progress.waiting)
+
+        def on_validation(step: int, evaluation: "Evaluation") -> None:
+            console.print(f"  after step {step}, on held-out images: {_in_one_line(evaluation.overall)}")
+
+        waiting: list[float] = [0.0]
+        model = train_folder(
+            data, out, minutes=minutes, steps=steps, on_step=on_step, on_validation=on_validation, on_plan=_print_plan,
+            **choices,
+        )  # fmt: skip
+    made = model.contract.provenance
+    console.print(
+        f"Trained {made['steps']} steps in {made['minutes']:.1f} minutes; waited for tiles {waiting[-1]:.1%} of the time."
+    )
+    return model
+
+
+def _print_plan(contract: "Contract", trained_on: int, held_out: int) -> None:
+    recipe, network = contract.recipe, contract.network
+    length = f"{recipe.training.minutes:g} minutes" if recipe.training.minutes else f"{recipe.training.steps} steps"
+    kinds = {
+        "binary": "foreground and background (binary)",
+        "classes": f"{network.classes} classes",
+        "instances": "single objects (instances)",
+    }
+    console.print(
+        f"{_count(trained_on, 'image')} to train on, {held_out} held out; {_count(network.in_channels, 'channel')}; "
+        f"labels: {kinds[contract.task.kind]}, as seen from their values (--task says otherwise)"
+    )
+    console.print(
+        f"U-Net of width {network.width}, depth {network.depth}; {recipe.tiles.batch} × {recipe.tiles.size}×"
+        f"{recipe.tiles.size} a step; {length}"
+    )
+    if contract.task.ignore_label is not None:
+        console.print(
+            f"Pixels with the label {contract.task.ignore_label} count as not labelled (--ignore says otherwise)"
+        )
+
+
+def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
+    """Segment a folder, and say what came of it; returns whether an image failed."""
+    from ubend.run.folders import predict_folder
+
+    with _progress_bar() as show:
+        under_way = [0, 1, ""]
+
+        def on_image(number: int, of: int, name: str) -> None:
+            under_way[:] = [number, of, name]
+            show("Segmenting", (number - 1) / of, name, None)
+
+        def on_tile(done: int, of: int) -> None:
+            number, files, name = under_way
+            show("Segmenting", (int(number) - 1 + done / of) / int(files), str(name), None)
+
+        result = predict_folder(model, images, out, on_image=on_image, on_tile=on_tile, **choices)
+    for path, reason in result.failed.items():
+        problems.print(f"[bold red]ubend:[/] {escape(f'skipped {path.name}: {reason}')}", soft_wrap=True)
+    if not result.written:
+        raise FileError(f"none of the images in {images} could be segmented")
+    objects = f", {sum(result.objects.values())} objects" if result.objects else ""
+    console.print(f"Wrote {_count(len(result.written), 'label image')} into {out}{objects}.")
+    return bool(result.failed)
+
+
+def _print_scores(evaluation: "Evaluation") -> None:
+    names = list(dict.fromkeys(name for row in evaluation.rows for name in row.scores))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("image")
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in evaluation.rows:
+        table.add_row(row.name, *(_score(row.scores.get(name)) for name in names))
+    console.print(table)
+    console.print("[bold]Over all:[/] " + _in_one_line(evaluation.overall))
+    for note in evaluation.notes:
+        console.print(f"[dim]{escape(note)}[/]")
+
+
+def _print_network(network: Any, size: int) -> None:
+    from ubend.method.geometry import halo, receptive_field
+    from ubend.method.network import count_parameters, layer_table
+
+    rows = layer_table(network, size)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("layer", "in", "out", "kernel", "size", "parameters = out·(in·kh·kw+1)", "MMAC"):
+        table.add_column(name, justify="left" if name == "layer" else "right")
+    for row in rows:
+        bias = "" if network.normalisation == "batch" and row.kernel == 3 else "+1"
+        rule = f"{row.outputs}·({row.inputs}·{row.kernel}·{row.kernel}{bias}) = {row.parameters:,}"
+        sizes = f"{row.size_in}→{row.size_out}"
+        side = f"{row.kernel}×{row.kernel}"
+        table.add_row(row.name, str(row.inputs), str(row.outputs), side, sizes, rule, f"{row.macs / 1e6:,.3f}")
+    console.print(table)
+    macs = sum(row.macs for row in rows)
+    if network.normalisation == "batch":
+        normalised = sum(2 * row.outputs for row in rows if row.kernel == 3)
+        console.print(f"Batch normalisation: {normalised:,} parameters, folded into the convolutions for prediction.")
+    console.print(
+        f"[bold]{count_parameters(network):,} parameters[/] in {len(rows)} convolutional layers; "
+        f"{rows[0].size_in}×{rows[0].size_in} → {rows[-1].size_out}×{rows[-1].size_out}; "
+        f"{macs / 1e9:,.3f} GMAC = {2 * macs / 1e9:,.2f} GFLOP forward"
+    )
+    field = " or ".join(str(width) for width in receptive_field(network.depth))
+    step = 2**network.depth
+    console.print(
+        f"Halo {halo(network.depth)} px a side; receptive field {field} px; unpadded input sizes "
+        f"{step}·k + {4 * (step - 1)} with k ≥ 8; tiles are exact at steps of {step} px"
+    )
+
+
+def _print_contract(contract: "Contract") -> None:
+    made = contract.provenance
+    task = contract.task
+    lines = {
+        "Task": task.kind + (f", label values {', '.join(map(str, task.values))}" if task.values else ""),
+        "Channels": str(contract.network.in_channels),
+        "Normalisation": contract.normalisation.kind
+        + (", channels together" if contract.normalisation.together else ""),
+        "Views averaged": contract.views,
+        "Pixel size": f"{contract.pixel_size:g} µm" if contract.pixel_size else "not known",
+        "Trained on": f"{_count(len(made.get('images', {})), 'image')}, {made.get('steps')} steps, "
+        f"{made.get('minutes')} minutes, {made.get('date')}",
+        "Held-out quality": _in_one_line(contract.quality) if contract.quality else "unknown: no image was held out",
+        "Made with": ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items()),
+    }
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in lines.items():
+        table.add_row(f"[bold]{name}[/]", escape(value))
+    console.print(table)
+
+
+def _in_one_line(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} [bold]{_score(value)}[/]" for name, value in scores.items())
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.4f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _say_command(command: str) -> None:
+    console.print(f"\n[bold cyan]$ {escape(command)}[/]", soft_wrap=True)
+
+
+class _TimeLeft(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        left = task.fields.get("left")
+        return Text("" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left", style="cyan")
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Any]:
+    """Give a function (what, share, text, seconds left): a bar on a terminal, else a line every tenth."""
+    if not console.is_terminal:
+        told = {"share": -1.0}
+
+        def tell(what: str, share: float, text: str, left: float | None) -> None:
+            if share >= told["share"] + 0.1 or (share >= 1 > told["share"]):
+                told["share"] = share
+                rest = "" if left is None else f"  {int(left) // 60}:{int(left) % 60:02d} left"
+                console.print(f"  {what} {share:4.0%}  {text}{rest}")
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), _TimeLeft())
+    with Progress(*columns, TextColumn("[dim]{task.fields[text]}"), console=console, transient=True) as bar:
+        job = bar.add_task("", total=1.0, text="", left=None)
+
+        def draw(what: str, share: float, text: str, left: float | None) -> None:
+            bar.update(job, description=what, completed=share, text=text, left=left)
+
+        yield draw

@@ -1,0 +1,120 @@
+"""Pictures for people: an image, its truth and the result, side by side."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubend.data.annotated import Task, class_indices
+from ubend.data.formats import write_atomically
+
+CLASS_COLOURS = np.array(
+    [(86, 180, 233), (0, 158, 115), (230, 159, 0), (213, 94, 0), (204, 121, 167), (240, 228, 66), (0, 114, 178)],
+    dtype=np.float64,
+)
+"""Told apart with every kind of colour vision (Okabe and Ito)."""
+FOREGROUND = np.array([230.0, 159.0, 0.0])
+
+
+def displayed(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Stretch an image to 8-bit RGB between its 0.5th and 99.5th percentile.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns) or (rows, columns, channels)
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows, columns, 3)
+        Of two channels, or more than three, the first.
+    """
+    values = image[..., None] if image.ndim == 2 else image
+    values = values[..., :3] if values.shape[-1] in (3, 4) else values[..., :1]
+    low, high = np.percentile(values, (0.5, 99.5))
+    stretched = np.clip((values.astype(np.float64) - low) / max(high - low, 1e-9), 0, 1) * 255
+    return np.broadcast_to(stretched, (*image.shape[:2], 3)).astype(np.uint8)
+
+
+def overlay(image: NDArray[Any], labels: NDArray[Any], task: Task) -> NDArray[np.uint8]:
+    """Paint labels over an image: each object its own colour and outline, each class its colour.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns) or (rows, columns, channels)
+    labels : ndarray of int, shape (rows, columns)
+    task : Task
+        What the labels mean.
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows, columns, 3)
+    """
+    base = displayed(image).astype(np.float64)
+    indices = class_indices(labels, task)
+    if task.kind == "instances":
+        colours = _object_colours(int(indices.max(initial=0)))
+        painted, share = colours[np.maximum(indices, 0)], np.where(indices > 0, 0.35, 0.0)
+        share[_outlines(indices)] = 0.95
+    elif task.kind == "binary":
+        painted, share = FOREGROUND, np.where(indices > 0, 0.3, 0.0)
+        share[_outlines(indices)] = 0.9
+    else:
+        painted, share = CLASS_COLOURS[np.maximum(indices, 0) % len(CLASS_COLOURS)], np.where(indices >= 0, 0.6, 0.0)
+    return (base * (1 - share[..., None]) + painted * share[..., None]).astype(np.uint8)
+
+
+def _object_colours(count: int) -> NDArray[np.float64]:
+    """Bright colours, neighbours in number far apart in hue; 0 is black."""
+    import matplotlib
+
+    hues = np.arange(count + 1) * 0.618034 % 1
+    colours = matplotlib.colormaps["hsv"](hues)[:, :3] * 255
+    colours[0] = 0
+    return np.asarray(colours, dtype=np.float64)
+
+
+def _outlines(indices: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Pixels of a labelled piece with another value below or to the right, or the other way round."""
+    edge = np.zeros(indices.shape, dtype=bool)
+    down, right = indices[1:] != indices[:-1], indices[:, 1:] != indices[:, :-1]
+    edge[1:] |= down
+    edge[:-1] |= down
+    edge[:, 1:] |= right
+    edge[:, :-1] |= right
+    return edge & (indices > 0)
+
+
+Row = tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]
+
+
+def save_comparison(path: Path, rows: Sequence[Row], task: Task, *, title: str, overwrite: bool = False) -> None:
+    """Write one picture: for each row the image, the truth and the result.
+
+    Parameters
+    ----------
+    path : Path
+        Of a PNG.
+    rows : sequence of (caption, image, truth, result)
+    task : Task
+    title : str
+        One line above all.
+    overwrite : bool
+    """
+    from matplotlib.figure import Figure
+
+    height = 2.9 * len(rows) + 0.75
+    figure = Figure(figsize=(9.0, height), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=12, x=0.012, ha="left", weight="bold")
+    axes = figure.subplots(len(rows), 3, squeeze=False)
+    for line, (caption, image, truth, result) in zip(axes, rows, strict=True):
+        panels = (displayed(image), overlay(image, truth, task), overlay(image, result, task))
+        for axis, panel in zip(line, panels, strict=True):
+            axis.imshow(panel, interpolation="nearest")
+            axis.set_axis_off()
+        line[2].set_title(caption, fontsize=9, loc="right", color="#555555")
+    for axis, name in zip(axes[0], ("image", "truth", "result"), strict=True):
+        axis.set_title(name, fontsize=11, loc="left")
+    write: Callable[[Path], object] = lambda temporary: figure.savefig(temporary, format="png")  # noqa: E731
+    write_atomically(path, write, overwrite=overwrite)
