@@ -1,17 +1,17 @@
 """Border weights of Eq. 2: ubend against one distance transform per cell, side by side in one run.
 
-Run: python benchmarks/border_weights.py
-Prints a Markdown table. For many cells only some of the transforms are timed and their mean is multiplied up; the table
-says how many.
+    python benchmarks/border_weights.py
+
+Writes its table into docs/benchmarks.md. For many cells only some of the transforms are timed and their mean is
+multiplied up; the table says how many.
 """
 
-import platform
 import time
 from collections.abc import Callable
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from report import machine, markdown_table, write_section
 from scipy.ndimage import distance_transform_edt
 
 from ubend.method.border_weight import border_weights
@@ -61,11 +61,16 @@ def largest_error(labels: NDArray[np.int32]) -> float:
 
 
 def main() -> None:
-    print(
-        f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}, {platform.machine()}\n"
-    )
-    print("| image | cells | one transform per cell | two_nearest_cells | ratio | border_weights | largest error |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    header = [
+        "image",
+        "cells",
+        "one transform per cell",
+        "two_nearest_cells",
+        "ratio",
+        "border_weights",
+        "largest error",
+    ]
+    rows = []
     for side, cells in CASES:
         labels = disks(side, cells, np.random.default_rng(0))
         ours = seconds(lambda labels=labels: two_nearest_cells(labels))
@@ -73,10 +78,11 @@ def main() -> None:
         slow, timed, present = one_transform_per_cell(labels)
         how = "all timed" if timed == present else f"{timed} of {present} timed, multiplied up"
         error = f"{largest_error(labels):.1e} px" if side == 512 else "not compared"
-        print(
-            f"| {side}×{side} | {present} | {slow:.2f} s ({how}) | {ours:.3f} s | {slow / ours:.3g} "
-            f"| {weights:.3f} s | {error} |"
-        )
+        row = [f"{side}×{side}", str(present), f"{slow:.2f} s ({how})", f"{ours:.3f} s", f"{slow / ours:.3g}"]
+        rows.append([*row, f"{weights:.3f} s", error])
+        print(rows[-1], flush=True)
+    table = markdown_table(header, rows)
+    write_section("border_weights", f"{table}\n\n{machine()}\n\nCommand: `python benchmarks/border_weights.py`")
 
 
 if __name__ == "__main__":

@@ -154,10 +154,11 @@ def _centre(rng: np.random.Generator, source: TrainingImage, tiles: TileConfig, 
     rows, columns = source.classes.shape
     if source.anchors and rng.random() < tiles.aimed:
         anchors = source.anchors[rng.integers(len(source.anchors))]
-        row, column = divmod(int(anchors[rng.integers(anchors.size)]), columns)
-        return row + rng.uniform(-0.5, 0.5), column + rng.uniform(-0.5, 0.5)
+        anchor = divmod(int(anchors[rng.integers(anchors.size)]), columns)
+        return anchor[0] + rng.uniform(-0.5, 0.5), anchor[1] + rng.uniform(-0.5, 0.5)
     inset = [min(output, length) / 4 for length in (rows, columns)]  # at most a quarter lies beyond the border
-    return tuple(rng.uniform(i, length - i) for i, length in zip(inset, (rows, columns), strict=True))  # type: ignore[return-value]
+    row, column = (rng.uniform(i, length - i) for i, length in zip(inset, (rows, columns), strict=True))
+    return row, column
 
 
 def draw_batch(

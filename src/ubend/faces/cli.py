@@ -242,7 +242,8 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
         )  # fmt: skip
     made = model.contract.provenance
     console.print(
-        f"Trained {made['steps']} steps in {made['minutes']:.1f} minutes; waited for tiles {waiting[-1]:.1%} of the time."
+        f"Trained {made['steps']} steps in {made['minutes']:.1f} minutes; "
+        f"waited for tiles {waiting[-1]:.1%} of the time."
     )
     return model
 
@@ -274,15 +275,16 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
     from ubend.run.folders import predict_folder
 
     with _progress_bar() as show:
-        under_way = [0, 1, ""]
+        under_way: tuple[int, int, str] = (0, 1, "")
 
         def on_image(number: int, of: int, name: str) -> None:
-            under_way[:] = [number, of, name]
+            nonlocal under_way
+            under_way = (number, of, name)
             show("Segmenting", (number - 1) / of, name, None)
 
         def on_tile(done: int, of: int) -> None:
             number, files, name = under_way
-            show("Segmenting", (int(number) - 1 + done / of) / int(files), str(name), None)
+            show("Segmenting", (number - 1 + done / of) / files, name, None)
 
         result = predict_folder(model, images, out, on_image=on_image, on_tile=on_tile, **choices)
     for path, reason in result.failed.items():

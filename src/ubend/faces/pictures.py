@@ -62,7 +62,8 @@ def overlay(image: NDArray[Any], labels: NDArray[Any], task: Task) -> NDArray[np
         share[_outlines(indices)] = 0.9
     else:
         painted, share = CLASS_COLOURS[np.maximum(indices, 0) % len(CLASS_COLOURS)], np.where(indices >= 0, 0.6, 0.0)
-    return (base * (1 - share[..., None]) + painted * share[..., None]).astype(np.uint8)
+    mixed: NDArray[np.float64] = base * (1 - share[..., None]) + painted * share[..., None]
+    return mixed.astype(np.uint8)
 
 
 def _object_colours(count: int) -> NDArray[np.float64]:

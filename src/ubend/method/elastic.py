@@ -122,5 +122,8 @@ def deform(image: NDArray[Any], bend: Bend, *, order: int = 1) -> NDArray[Any]:
 def _as_dtype(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
-    return values >= 0.5 if dtype.kind == "b" else values.astype(dtype, copy=False)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    elif dtype.kind == "b":
+        values = np.rint(values)
+    converted: NDArray[Any] = values.astype(dtype, copy=False)
+    return converted

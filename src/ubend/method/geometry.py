@@ -29,7 +29,11 @@ def halo(depth: int) -> int:
     >>> halo(4)
     92
     """
-    return 6 * 2**depth - 4
+    return 6 * _step(depth) - 4
+
+
+def _step(depth: int) -> int:
+    return 1 << depth
 
 
 def is_valid_input(size: int, depth: int) -> bool:
@@ -40,7 +44,7 @@ def is_valid_input(size: int, depth: int) -> bool:
     >>> is_valid_input(572, 4), is_valid_input(570, 4)
     (True, False)
     """
-    bottom, rest = divmod(size - 4 * (2**depth - 1), 2**depth)
+    bottom, rest = divmod(size - 4 * (_step(depth) - 1), _step(depth))
     return rest == 0 and bottom >= SMALLEST_BOTTOM
 
 
@@ -54,12 +58,12 @@ def nearest_valid_inputs(size: int, depth: int) -> tuple[int, ...]:
     >>> nearest_valid_inputs(20, 4)
     (188,)
     """
-    constant = 4 * (2**depth - 1)
-    smallest = SMALLEST_BOTTOM * 2**depth + constant
+    constant = 4 * (_step(depth) - 1)
+    smallest = SMALLEST_BOTTOM * _step(depth) + constant
     if size <= smallest:
         return (smallest,)
-    below = (size - constant) // 2**depth * 2**depth + constant
-    return (below,) if below == size else (below, below + 2**depth)
+    below = (size - constant) // _step(depth) * _step(depth) + constant
+    return (below,) if below == size else (below, below + _step(depth))
 
 
 def output_size(size: int, depth: int) -> int:
@@ -91,7 +95,7 @@ def smallest_input_for(output: int, depth: int) -> int:
     >>> smallest_input_for(388, 4), smallest_input_for(512, 4), smallest_input_for(1, 4)
     (572, 700, 188)
     """
-    step = 2**depth
+    step = _step(depth)
     bottom = max(SMALLEST_BOTTOM, -(-(output - 4) // step) + SMALLEST_BOTTOM)
     return step * bottom + 4 * (step - 1)
 
@@ -104,7 +108,7 @@ def tile_step(output: int, depth: int) -> int:
     >>> tile_step(388, 4)
     384
     """
-    return output // 2**depth * 2**depth
+    return output // _step(depth) * _step(depth)
 
 
 def receptive_field(depth: int) -> tuple[int, ...]:
@@ -116,7 +120,7 @@ def receptive_field(depth: int) -> tuple[int, ...]:
     (188, 204)
     """
     widths = set()
-    for position in range(2**depth):
+    for position in range(_step(depth)):
         first, last = _window(position, position, level=0, depth=depth)
         widths.add(last - first + 1)
     return tuple(sorted(widths))
@@ -150,7 +154,7 @@ def skip_crop(level: int, depth: int) -> int:
     >>> [skip_crop(level, 4) for level in range(4)]
     [88, 40, 16, 4]
     """
-    return 6 * 2 ** (depth - level) - 8
+    return 6 * _step(depth - level) - 8
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,7 @@ def tile_spans(length: int, *, largest_input: int, depth: int) -> tuple[Span, ..
     >>> [(s.start, s.stop, s.first, s.size) for s in tile_spans(512, largest_input=700, depth=4)]
     [(0, 512, -92, 700)]
     """
-    smallest = smallest_input_for(2**depth, depth)
+    smallest = smallest_input_for(_step(depth), depth)
     if largest_input < smallest:
         raise InputError(
             f"a tile of {largest_input} px is too small for a network of depth {depth}; the smallest is {smallest}"
@@ -210,7 +214,7 @@ def tile_spans(length: int, *, largest_input: int, depth: int) -> tuple[Span, ..
     count = 1 if length <= largest_output else -(-length // step)
     share = -(-length // count)
     if count > 1:
-        share = -(-share // 2**depth) * 2**depth
+        share = -(-share // _step(depth)) * _step(depth)
     size = smallest_input_for(share, depth)
     starts = range(0, length, share)
     return tuple(Span(start, min(start + share, length), start - border, size) for start in starts)
@@ -237,4 +241,5 @@ def mirror(positions: NDArray[np.integer], length: int) -> NDArray[np.integer]:
         return np.zeros_like(positions)
     period = 2 * (length - 1)
     folded = np.mod(positions, period)
-    return np.minimum(folded, period - folded)
+    inside: NDArray[np.integer] = np.minimum(folded, period - folded)
+    return inside

@@ -89,7 +89,7 @@ class NetworkConfig:
 
     def channels(self, level: int) -> int:
         """Channels of the maps at `level`, counted from 0 at full resolution."""
-        return self.width * 2**level
+        return self.width << level
 
     def up_channels(self, level: int) -> int:
         """Channels that the up-convolution into `level` returns."""
@@ -331,7 +331,8 @@ def for_prediction(net: UNet) -> UNet:
     """Return the same function without padding and with batch normalisation folded into the convolutions.
 
     A padded network, applied to an image with enough context around it, gives in the interior what the same weights
-    give without padding (the pooling grid begins elsewhere). So all networks predict unpadded, on mirrored context, and no border sees invented zeros.
+    give without padding (the pooling grid only begins elsewhere). So all networks predict unpadded, on mirrored
+    context, and no border sees invented zeros.
 
     Parameters
     ----------

@@ -104,7 +104,7 @@ def load(path: str | Path, *, device: str | None = None) -> Model:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             _check_version(path, metadata)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118: no mapping
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is no model file, or damaged: {error}") from None
     try:

@@ -124,7 +124,8 @@ def predict_labels(contract: Contract, probabilities: NDArray[np.float32]) -> ND
     if contract.task.kind == "instances":
         return foreground_to_objects(probabilities[1], smallest=contract.smallest_object, gap=contract.gap)
     values = np.array(contract.task.values)
-    return values[probabilities.argmax(0)].astype(np.min_scalar_type(int(values.max())))
+    labels: NDArray[np.integer] = values.astype(np.min_scalar_type(int(values.max())))[probabilities.argmax(0)]
+    return labels
 
 
 DIHEDRAL = tuple((quarter_turns, flip) for flip in (False, True) for quarter_turns in range(4))
@@ -157,7 +158,7 @@ def _mean_over_rotations(
         total += sample(seen, back, order=1).numpy()
     if on_view is not None:
         on_view(ROTATIONS, ROTATIONS)
-    return total / ROTATIONS
+    return (total / ROTATIONS).astype(np.float32)
 
 
 def _largest_tile(config: NetworkConfig, shape: tuple[int, ...], device: torch.device, asked: int | None) -> int:

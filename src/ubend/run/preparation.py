@@ -89,7 +89,7 @@ def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Co
 
 def _channels(images: Sequence[Annotated]) -> int:
     """Channels of the network; gray images saved as colour count as gray if all are gray."""
-    numbers = {}
+    numbers: dict[int, str] = {}
     for image in images:
         gray = image.image.ndim == 2 or (image.image.shape[-1] in (3, 4) and is_gray(image.image))
         numbers.setdefault(1 if gray else image.image.shape[-1], image.name)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ubend.data.annotated import Annotated, find_pairs, infer_task, read_pairs
+from ubend.data.annotated import Annotated, Kind, find_pairs, infer_task, read_pairs
 from ubend.data.tiles import Batch, TrainingImage, draw_batch
 from ubend.errors import FileError, InputError, TrainingError
 from ubend.method.energy import dice_term, weighted_cross_entropy
@@ -75,14 +75,14 @@ OnValidation = Callable[[int, Evaluation], None]
 OnPlan = Callable[[Contract, int, int], None]
 
 
-def train(
+def train(  # noqa: PLR0913
     images: Sequence[NDArray[Any] | Annotated] | str | Path,
     labels: Sequence[NDArray[Any]] | str | None = None,
     *,
     recipe: Recipe | str | Path = "default",
     minutes: float | None = None,
     steps: int | None = None,
-    task: str | None = None,
+    task: Kind | None = None,
     ignore: int | None = None,
     device: str | None = None,
     seed: int = 0,
@@ -247,11 +247,9 @@ def fit(
                 group["lr"] = rate
             with autocast(device, dtype):
                 scores = net(batch.images)
-            energy = weighted_cross_entropy(scores, batch.labels, batch.weights)
-            if recipe.energy.dice > 0:
-                energy = energy + recipe.energy.dice * dice_term(scores, batch.labels, batch.weights)
+            energy = _energy(scores, batch, dice=recipe.energy.dice)
             optimiser.zero_grad(set_to_none=True)
-            scaler.scale(energy).backward()
+            scaler.scale(energy).backward()  # type: ignore[no-untyped-call]
             scaler.step(optimiser)
             scaler.update()
             step += 1
@@ -311,6 +309,11 @@ def _with_length(recipe: Recipe, minutes: float | None, steps: int | None) -> Re
     if length.minutes <= 0 and length.steps < 1:
         raise InputError("the recipe says neither minutes nor steps: say how long to train")
     return replace(recipe, training=length)
+
+
+def _energy(scores: torch.Tensor, batch: Batch, *, dice: float) -> torch.Tensor:
+    energy = weighted_cross_entropy(scores, batch.labels, batch.weights)
+    return energy if dice == 0 else energy + dice * dice_term(scores, batch.labels, batch.weights)
 
 
 def _optimiser(net: UNet, recipe: Recipe) -> torch.optim.Optimizer:
