@@ -8,6 +8,8 @@ recipes have names (`RECIPES`); a recipe of one's own is a TOML file, which only
 import dataclasses
 import difflib
 import json
+import math
+import operator
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -23,6 +25,8 @@ from ubend.method.network import NetworkConfig
 RECIPES = ("default", "paper")
 
 T = TypeVar("T")
+
+_IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,9 @@ class EnergyConfig:
     gap: int = 1
     dice: float = 0.0
 
+    def __post_init__(self) -> None:
+        _check_ranges(self, at_least={"w0": 0, "gap": 0, "dice": 0}, above={"sigma": 0})
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
@@ -76,6 +83,14 @@ class OptimiserConfig:
     schedule: Literal["constant", "cosine"] = "cosine"
     warm_up: float = 0.05
 
+    def __post_init__(self) -> None:
+        _check_ranges(
+            self,
+            at_least={"momentum": 0, "weight_decay": 0, "warm_up": 0},
+            above={"learning_rate": 0},
+            below={"momentum": 1, "warm_up": 1},
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -95,6 +110,9 @@ class TrainingConfig:
     steps: int = 0
     held_out: float = 0.2
 
+    def __post_init__(self) -> None:
+        _check_ranges(self, at_least={"minutes": 0, "steps": 0, "held_out": 0}, below={"held_out": 1})
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionConfig:
@@ -111,6 +129,25 @@ class PredictionConfig:
 
     views: Literal["one", "dihedral", "rotations"] = "dihedral"
     normalisation: Literal["percentile", "range", "standardise"] = "percentile"
+
+
+def _check_ranges(
+    config: object,
+    *,
+    at_least: dict[str, float] | None = None,
+    above: dict[str, float] | None = None,
+    below: dict[str, float] | None = None,
+) -> None:
+    """Raise InputError unless the named fields are within their limits; NaN never is."""
+    for word, fits, limits in (
+        ("at least", operator.ge, at_least),
+        ("above", operator.gt, above),
+        ("below", operator.lt, below),
+    ):
+        for name, limit in (limits or {}).items():
+            value = getattr(config, name)
+            if not fits(value, limit):
+                raise InputError(f"{name} is {word} {limit}, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,18 +180,20 @@ def load_recipe(name: str | Path) -> Recipe:
     """
     path = Path(name)
     if str(name) in RECIPES:
-        text = (files("ubend.run") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+        content = (files("ubend.run") / "recipes" / f"{name}.toml").read_bytes()
     elif path.is_file():
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     else:
         nearest = difflib.get_close_matches(str(name), RECIPES, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise RecipeError(f"no recipe {str(name)!r}: shipped are {', '.join(RECIPES)}, or give a TOML file{hint}")
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(content.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{name} is not TOML: {error}") from None
     base = values.pop("base", "default")
+    if base not in RECIPES:
+        raise RecipeError(f"{name}: base is one of the shipped recipes, {' or '.join(RECIPES)}, not {base!r}")
     start = Recipe() if str(name) in RECIPES else load_recipe(base)
     return _update(start, values, where=str(name))
 
@@ -195,7 +234,9 @@ def _checked(hint: Any, value: Any, *, where: str) -> Any:
         return value
     allowed = (int, float) if hint is float else (hint,)
     if not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool):
-        raise RecipeError(f"{where} is a {hint.__name__}, not {value!r}")
+        raise RecipeError(f"{where} is {_IN_WORDS[hint]}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{where} is a finite number, not {value}")
     return float(value) if hint is float else value
 
 
@@ -210,7 +251,12 @@ def to_toml(recipe: Recipe) -> str:
     lines, tables = [], []
     for key, value in dataclasses.asdict(recipe).items():
         if isinstance(value, dict):
-            tables += ["", f"[{key}]", *(f"{name} = {json.dumps(entry)}" for name, entry in value.items())]
+            tables += ["", f"[{key}]", *(f"{name} = {_toml(entry)}" for name, entry in value.items())]
         else:
-            lines.append(f"{key} = {json.dumps(value)}")
+            lines.append(f"{key} = {_toml(value)}")
     return "\n".join([*lines, *tables]) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """Texts, numbers and truth values look alike in JSON and TOML, but for what TOML wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
