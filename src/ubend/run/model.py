@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -37,7 +38,8 @@ class Model:
     def __init__(self, network: UNet, contract: Contract, *, device: str | None = None) -> None:
         self.contract = contract
         self.network = network
-        self._predictor = for_prediction(network).to(choose_device(device))
+        with torch.random.fork_rng(devices=[]):  # the numbers of who calls us stay as they are
+            self._predictor = for_prediction(network).to(choose_device(device))
 
     def predict(
         self,
@@ -109,10 +111,11 @@ def load(path: str | Path, *, device: str | None = None) -> Model:
         raise ModelFileError(f"{path} is no model file, or damaged: {error}") from None
     try:
         contract = Contract.from_dict(json.loads(metadata["contract"]))
-        network = UNet(contract.network)
+        with torch.random.fork_rng(devices=[]):
+            network = UNet(contract.network)
         network.load_state_dict(tensors)
     except (KeyError, json.JSONDecodeError, RuntimeError) as error:
-        raise ModelFileError(f"{path} is a damaged model file: {str(error).splitlines()[0]}") from None
+        raise ModelFileError(f"{path} is a damaged model file: {' '.join(str(error).split())[:300]}") from None
     return Model(network.eval(), contract, device=device)
 
 

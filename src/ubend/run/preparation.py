@@ -12,11 +12,11 @@ from scipy import ndimage
 
 from ubend.data.annotated import Annotated, Task, class_indices, find_pairs, read_pairs
 from ubend.data.tiles import TrainingImage, training_image
-from ubend.errors import InputError
+from ubend.errors import InputError, TrainingError
 from ubend.method.border_weight import border_weights, class_balance
 from ubend.method.network import check_input_size
 from ubend.method.touching import separate_touching
-from ubend.run.contract import Contract, Normalisation, channels_first, is_gray
+from ubend.run.contract import Contract, Normalisation, channels_first, count, is_gray, not_finite
 from ubend.run.recipe import Recipe
 
 MOST_HELD_OUT = 32
@@ -50,6 +50,7 @@ def annotated_images(
             raise InputError(f"labels {number} must be integers (rows, columns), not {truth.dtype} {truth.shape}")
         if truth.shape not in (pixels.shape[:2], pixels.shape[-2:]):
             raise InputError(f"image {number} is {pixels.shape}, its labels are {truth.shape}: rows and columns differ")
+        pixels = pixels if truth.shape == pixels.shape[:2] else np.moveaxis(pixels, 0, -1)
         found.append(Annotated(name=f"image {number}", image=pixels, labels=truth.astype(np.int32), pixel_size=None))
     return found
 
@@ -57,9 +58,10 @@ def annotated_images(
 def hold_out(images: Sequence[Annotated], share: float, seed: int) -> tuple[list[Annotated], list[Annotated]]:
     """Part whole images into those to train on and those to validate on; never tiles of one image.
 
-    Below three images none is held out.
+    Below three images none is held out, and one is always left to train on.
     """
-    number = 0 if len(images) < 3 or share == 0 else min(max(1, round(share * len(images))), MOST_HELD_OUT)
+    number = 0 if len(images) < 3 or share == 0 else max(1, round(share * len(images)))
+    number = min(number, MOST_HELD_OUT, len(images) - 1)
     order = np.random.default_rng((seed, 1)).permutation(len(images))
     held = set(order[:number].tolist())
     return [image for i, image in enumerate(images) if i not in held], [images[i] for i in sorted(held)]
@@ -67,10 +69,8 @@ def hold_out(images: Sequence[Annotated], share: float, seed: int) -> tuple[list
 
 def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Contract:
     """Settle with the data what the recipe leaves open: channels, classes, smallest object, pixel size."""
-    channels = _channels(images)
+    channels = count_channels(images)
     classes = 2 if task.kind == "instances" else len(task.values)
-    if classes < 2:
-        raise InputError(f"all labels are {task.values[0] if task.values else 'empty'}: there is nothing to tell apart")
     network = replace(recipe.network, in_channels=channels, classes=classes)
     check_input_size(network, recipe.tiles.size, recipe.tiles.size)
     colour = channels == 3 and all(image.image.dtype == np.uint8 for image in images)
@@ -81,27 +81,44 @@ def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Co
         normalisation=Normalisation(kind=recipe.prediction.normalisation, together=colour),
         views=recipe.prediction.views,
         gap=recipe.energy.gap,
-        smallest_object=_smallest_object(images) if task.kind == "instances" else 0,
+        smallest_object=_smallest_object(images, task) if task.kind == "instances" else 0,
         pixel_size=float(np.median(list(sizes))) if sizes else None,
         recipe=recipe,
     )
 
 
-def _channels(images: Sequence[Annotated]) -> int:
-    """Channels of the network; gray images saved as colour count as gray if all are gray."""
+def check_finite(images: Sequence[Annotated]) -> None:
+    """Raise TrainingError if an image holds NaN or infinite values: one pixel of them would spoil all weights."""
+    for image in images:
+        if not_finite(image.image):
+            raise TrainingError(
+                f"{image.name} is NaN or infinite at {count(not_finite(image.image), 'place')}; "
+                f"put numbers there, for example 0, or leave the image out"
+            )
+
+
+def count_channels(images: Sequence[Annotated]) -> int:
+    """Count the channels that all images have; gray images saved as colour count as gray if all are gray.
+
+    Raises
+    ------
+    InputError
+        If the numbers differ.
+    """
+    gray = all(i.image.ndim == 2 or (i.image.shape[-1] in (3, 4) and is_gray(i.image)) for i in images)
     numbers: dict[int, str] = {}
     for image in images:
-        gray = image.image.ndim == 2 or (image.image.shape[-1] in (3, 4) and is_gray(image.image))
-        numbers.setdefault(1 if gray else image.image.shape[-1], image.name)
+        numbers.setdefault(1 if gray or image.image.ndim == 2 else image.image.shape[-1], image.name)
     if len(numbers) > 1:
         said = " and ".join(f"{number} ({name})" for number, name in sorted(numbers.items()))
         raise InputError(f"the images have different numbers of channels: {said}; train one model for each kind")
     return int(next(iter(numbers)))
 
 
-def _smallest_object(images: Sequence[Annotated]) -> int:
+def _smallest_object(images: Sequence[Annotated], task: Task) -> int:
     """A quarter of what the smallest twentieth of the annotated objects measures: below that lie specks."""
-    areas = np.concatenate([np.unique(i.labels[i.labels > 0], return_counts=True)[1] for i in images])
+    objects = [class_indices(image.labels, task) for image in images]
+    areas = np.concatenate([np.unique(o[o > 0], return_counts=True)[1] for o in objects])
     return int(np.quantile(areas, 0.05) / 4) if areas.size else 0
 
 
@@ -110,17 +127,29 @@ def prepare(images: Sequence[Annotated], contract: Contract) -> list[TrainingIma
     energy, task = contract.recipe.energy, contract.task
     targets = [target_classes(class_indices(image.labels, task), task, gap=energy.gap) for image in images]
     balance = np.ones(contract.network.classes)
+    pixels_of = np.sum([np.bincount(t[t >= 0], minlength=balance.size) for t in targets], axis=0)
+    _check_something_to_tell_apart(pixels_of, task)
     if energy.balance == "frequency":
-        balance = class_balance(sum(np.bincount(t[t >= 0], minlength=balance.size) for t in targets))
+        balance = class_balance(pixels_of)
     prepared = []
     for image, target in zip(images, targets, strict=True):
         pixels = channels_first(image.image, contract.network.in_channels)
         offset, gain = contract.normalisation.offset_and_gain(pixels)
         weights = _weights(class_indices(image.labels, task), target, contract, balance)
         prepared.append(training_image(pixels, target, weights, offset=offset, gain=gain))
-    if not any(image.anchors for image in prepared):
-        raise InputError("not one pixel of the images is labelled: there is nothing to learn from")
     return prepared
+
+
+def _check_something_to_tell_apart(pixels_of: NDArray[np.int64], task: Task) -> None:
+    present = np.flatnonzero(pixels_of)
+    if present.size == 0:
+        raise InputError("not one pixel of the images to train on is labelled: there is nothing to learn from")
+    if present.size == 1:
+        name = ("background", "objects")[present[0]] if task.kind == "instances" else f"label {task.values[present[0]]}"
+        raise InputError(
+            f"all labelled pixels of the images to train on are {name}: there is nothing to tell apart; "
+            f"add images that show the other, or another seed to hold out other images"
+        )
 
 
 def target_classes(indices: NDArray[np.int32], task: Task, *, gap: int) -> NDArray[np.int32]:

@@ -30,7 +30,15 @@ from ubend.run.device import autocast, choose_device, mixed_precision
 from ubend.run.evaluation import HEADLINES, Evaluation, evaluate_arrays
 from ubend.run.model import FILE_NAME, Model
 from ubend.run.prediction import margin, predict_labels, predict_probabilities
-from ubend.run.preparation import annotated_images, fingerprint, hold_out, make_contract, prepare
+from ubend.run.preparation import (
+    annotated_images,
+    check_finite,
+    count_channels,
+    fingerprint,
+    hold_out,
+    make_contract,
+    prepare,
+)
 from ubend.run.recipe import OptimiserConfig, Recipe, load_recipe, to_toml
 
 VALIDATED_AT = (0.4, 0.6, 0.8, 0.9, 1.0)
@@ -140,10 +148,14 @@ def train(  # noqa: PLR0913
     (128, 128)
     """
     start = time.perf_counter()
+    if not 0 <= seed < 2**63:
+        raise InputError(f"a seed is a whole number from 0 to {2**63 - 1}, not {seed}")
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     recipe = _with_length(recipe, minutes, steps)
     annotated = annotated_images(images, labels)
     seen = infer_task([image.labels for image in annotated], kind=task, ignore=ignore)
+    count_channels(annotated)
+    check_finite(annotated)
     rest, held_out = hold_out(annotated, recipe.training.held_out, seed)
     contract = make_contract(recipe, seen, rest)
     if on_plan is not None:
@@ -226,8 +238,7 @@ def fit(
         Done in all.
     """
     recipe = contract.recipe
-    net = UNet(contract.network, generator=torch.Generator().manual_seed(seed))
-    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = _new_network(contract, device, seed)
     optimiser = _optimiser(net, recipe)
     dtype = mixed_precision(device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
@@ -263,6 +274,7 @@ def fit(
             if pending and share >= pending[0]:
                 pending = [at for at in pending if at > share]
                 began = time.perf_counter()
+                _check_weights(net, step, rate)
                 evaluation = validate(net, held_out, contract)
                 if on_validation is not None:
                     on_validation(step, evaluation)
@@ -272,6 +284,7 @@ def fit(
                 clock.reserve(time.perf_counter() - began, left=len(pending))
                 if clock.too_slow(len(pending)):
                     pending = pending[-1:]
+    _check_weights(net, step, rate)
     if best is not None:
         net.load_state_dict(weights)
     return net.cpu().eval(), quality, step
@@ -300,7 +313,8 @@ def _with_length(recipe: Recipe, minutes: float | None, steps: int | None) -> Re
     if minutes is not None and steps is not None:
         raise InputError("say how long by minutes or by steps, not both")
     if (minutes is not None and not minutes > 0) or (steps is not None and steps < 1):
-        raise InputError(f"a run takes more than 0 minutes or at least 1 step, not {minutes or steps}")
+        came = steps if minutes is None else minutes
+        raise InputError(f"a run takes more than 0 minutes or at least 1 step, not {came}")
     length = recipe.training
     if minutes is not None:
         length = replace(length, minutes=float(minutes), steps=0)
@@ -314,6 +328,12 @@ def _with_length(recipe: Recipe, minutes: float | None, steps: int | None) -> Re
 def _energy(scores: torch.Tensor, batch: Batch, *, dice: float) -> torch.Tensor:
     energy = weighted_cross_entropy(scores, batch.labels, batch.weights)
     return energy if dice == 0 else energy + dice * dice_term(scores, batch.labels, batch.weights)
+
+
+def _new_network(contract: Contract, device: torch.device, seed: int) -> UNet:
+    with torch.random.fork_rng(devices=[]):  # PyTorch draws weights of its own before ours
+        net = UNet(contract.network, generator=torch.Generator().manual_seed(seed))
+    return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _optimiser(net: UNet, recipe: Recipe) -> torch.optim.Optimizer:
@@ -371,8 +391,18 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
 def _why_not_finite(step: int, energy: float, rate: float, batch: Batch) -> str:
     if not bool(torch.isfinite(batch.images).all()):
         return f"step {step}: an image holds values that are not finite (NaN or infinite); mend or remove it"
+    return f"step {step}: the energy became {energy} {_run_away(rate)}"
+
+
+def _check_weights(net: UNet, step: int, rate: float) -> None:
+    """Raise TrainingError if the last step has spoilt the weights, which no energy shows any more."""
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in net.state_dict().values()):
+        raise TrainingError(f"step {step}: the weights are no longer finite {_run_away(rate)}")
+
+
+def _run_away(rate: float) -> str:
     return (
-        f"step {step}: the energy became {energy} at a learning rate of {rate:.1e}, the weights have run away; "
+        f"at a learning rate of {rate:.1e}, training has run away; "
         f'try a tenth of the learning rate, or normalisation = "batch" in the recipe\'s [network]'
     )
 
