@@ -50,6 +50,7 @@ class Normalisation:
         values = image[:, ::stride, ::stride].reshape(1 if self.together else channels, -1).astype(np.float32)
         if self.kind == "percentile":
             low, high = np.percentile(values, (1, 99.8), axis=1)
+            high = np.where(high > low, high, values.max(1))  # all that is not background is very little
         else:
             low = values.mean(1, dtype=np.float64)
             high = low + values.std(1, dtype=np.float64)
@@ -114,7 +115,7 @@ class Contract:
                 "recipe": recipe_from_dict(values["recipe"]),
             }
             return cls(**{**values, **parts})
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelFileError(f"the model's contract is damaged: {error}") from None
 
 
@@ -130,7 +131,7 @@ def channels_first(image: NDArray[Any], channels: int) -> NDArray[Any]:
     Raises
     ------
     InputError
-        If the image has another shape or other channels, or is no array of real numbers.
+        If the image has another shape or other channels, or is no array of finite numbers.
     """
     if image.dtype.kind not in "buif" or image.ndim not in (2, 3) or 0 in image.shape:
         raise InputError(
@@ -148,8 +149,17 @@ def channels_first(image: NDArray[Any], channels: int) -> NDArray[Any]:
             f"the image has {count(image.shape[-1], 'channel')}, the model takes {channels}: "
             f"give images like those it was trained on"
         )
+    if not_finite(image):
+        raise InputError(
+            f"the image is NaN or infinite at {count(not_finite(image), 'place')}: put numbers there, for example 0"
+        )
     first = np.moveaxis(image, -1, 0)
-    return first.astype(np.uint8) if first.dtype.kind == "b" else first
+    return first.astype(np.float32) if first.dtype.kind == "b" else first
+
+
+def not_finite(image: NDArray[Any]) -> int:
+    """Count the values that are NaN or infinite."""
+    return int(image.size - np.count_nonzero(np.isfinite(image))) if image.dtype.kind == "f" else 0
 
 
 def is_gray(image: NDArray[Any]) -> bool:

@@ -8,6 +8,9 @@ import torch
 
 from ubend.errors import InputError
 
+CONTAINER = Path("/sys/fs/cgroup")
+"""Where Linux tells what memory a container may use."""
+
 
 def choose_device(name: str | None = None) -> torch.device:
     """Return the device asked for, or the best there is: CUDA, Apple's MPS, the CPU.
@@ -60,14 +63,20 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = _available_bytes()
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for folder, limit, used, cache in (
+        (CONTAINER, "memory.max", "memory.current", "inactive_file"),
+        (CONTAINER / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         with contextlib.suppress(OSError, ValueError):
-            group = Path("/sys/fs/cgroup")
-            free = min(free, int((group / limit).read_text()) - int((group / used).read_text()))
+            taken = int((folder / used).read_text())
+            taken -= _statistic(folder / "memory.stat", cache)  # files that were read; given back when asked for
+            free = min(free, int((folder / limit).read_text()) - taken)
     return max(free, 0)
+
+
+def _statistic(file: Path, name: str) -> int:
+    lines = (line.split() for line in file.read_text().splitlines())
+    return next((int(line[1]) for line in lines if line[0] == name), 0)
 
 
 def _available_bytes() -> int:

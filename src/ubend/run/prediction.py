@@ -1,7 +1,7 @@
 """Prediction: image → normalised → tiles → probabilities → labels."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ ROTATIONS = 7
 """Rotated versions of the input that the paper averages at test time."""
 
 OnTile = Callable[[int, int], None]
+Views = Literal["one", "dihedral", "rotations"]
 
 
 def predict_probabilities(
@@ -65,7 +66,7 @@ def predict_probabilities(
     Raises
     ------
     InputError
-        If the image has other channels than the model.
+        If the image has other channels than the model, holds NaN, or the tile or the views are not possible.
     OutOfMemory
         If the tile asked for does not fit; the message names one that does.
     """
@@ -75,6 +76,8 @@ def predict_probabilities(
     dtype = None if exact else mixed_precision(device)
     largest = _largest_tile(contract.network, pixels.shape[1:], device, tile)
     chosen = views or contract.views
+    if chosen not in get_args(Views):
+        raise InputError(f"views is {' or '.join(map(repr, get_args(Views)))}, not {chosen!r}")
 
     @torch.inference_mode()
     def probabilities(part: NDArray[Any]) -> NDArray[np.float32]:
