@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ubend.data.formats import Picture, file_stem, image_files, read_images, write_labels, write_probabilities
+from ubend.data.formats import file_stem, image_files, read_images, write_labels, write_probabilities
 from ubend.errors import FileError, InputError
 from ubend.run.model import Model
 from ubend.run.prediction import OnTile, predict_labels
@@ -74,7 +74,7 @@ def predict_folder(
     """
     files, folder = _files(Path(images)), Path(out)
     _check_results_free(files, folder, probabilities=probabilities, overwrite=overwrite)
-    written: list[Path] = []
+    written: dict[Path, None] = {}
     objects: dict[str, int] = {}
     failed: dict[Path, str] = {}
     for number, file in enumerate(files, start=1):
@@ -82,20 +82,28 @@ def predict_folder(
             on_image(number, len(files), file.name)
         try:
             pictures = read_images(file)
-            results = [model.predict(picture.pixels, tile=tile, on_tile=on_tile) for picture in pictures]
-        except (FileError, InputError) as error:
+            paths = [p for one in pictures for p in _result_paths(folder, one.name, probabilities=probabilities)]
+            _check_not_written(paths, file, written)
+            if len(pictures) > 1:  # how many there are, and so their names, is known only now
+                _check_free(paths, files, overwrite=overwrite)
+        except FileError as error:
             failed[file] = str(error)
             continue
-        folder.mkdir(parents=True, exist_ok=True)
-        for picture, result in zip(pictures, results, strict=True):
+        for picture in pictures:
+            try:
+                result = model.predict(picture.pixels, tile=tile, on_tile=on_tile)
+            except InputError as error:
+                failed[file] = str(error)
+                break
             labels = predict_labels(model.contract, result)
-            path = _result_path(picture, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            path = _result_paths(folder, picture.name, probabilities=False)[0]
             write_labels(path, labels, pixel_size=picture.pixel_size, overwrite=overwrite)
-            written.append(path)
+            written[path] = None
             if model.contract.task.kind == "instances":
                 objects[picture.name] = int(labels.max())
             if probabilities:
-                beside = path.with_name(f"{picture.name}{PROBABILITIES}.tif")
+                beside = _result_paths(folder, picture.name, probabilities=True)[1]
                 write_probabilities(beside, result, pixel_size=picture.pixel_size, overwrite=overwrite)
     return FolderResult(tuple(written), objects, failed)
 
@@ -109,21 +117,41 @@ def _files(images: Path) -> list[Path]:
     return files
 
 
-def _result_path(picture: Picture, folder: Path) -> Path:
-    return folder / f"{picture.name}.tif"
+def _result_paths(folder: Path, name: str, *, probabilities: bool) -> list[Path]:
+    endings = ("", PROBABILITIES) if probabilities else ("",)
+    return [folder / f"{name}{ending}.tif" for ending in endings]
 
 
 def _check_results_free(files: list[Path], folder: Path, *, probabilities: bool, overwrite: bool) -> None:
     """Refuse before anything is computed what could not be written afterwards."""
+    if folder.exists() and not folder.is_dir():
+        raise FileError(f"{folder} is a file: give --out a folder")
     owners: dict[str, Path] = {}
+    paths: list[Path] = []
     for file in files:
-        stem = file_stem(file)
-        if stem.casefold() in owners:
-            raise FileError(f"{owners[stem.casefold()].name} and {file.name} would both become {stem}.tif: rename one")
-        owners[stem.casefold()] = file
-        target = folder / f"{stem}.tif"
-        if target.exists() and any(target.samefile(image) for image in files):
-            raise FileError(f"the result of {file} would replace an image of yours: give --out another folder")
-        for path in (target, folder / f"{stem}{PROBABILITIES}.tif") if probabilities else (target,):
-            if path.exists() and not overwrite:
-                raise FileError(f"{path} exists already: give --out another folder, or say --overwrite")
+        for path in _result_paths(folder, file_stem(file), probabilities=probabilities):
+            other = owners.setdefault(path.name.casefold(), file)
+            if other != file:
+                raise FileError(f"{other.name} and {file.name} would both become {path.name}: rename one")
+            paths.append(path)
+    _check_free(paths, files, overwrite=overwrite)
+
+
+def _check_not_written(paths: list[Path], file: Path, written: dict[Path, None]) -> None:
+    """Refuse a page k of x.tif if there is an image x_000k.tif too, or the other way round."""
+    both = [path for path in paths if path in written]
+    if both:
+        raise FileError(f"{file.name} would replace {both[0]}, the result of another image: rename one")
+
+
+def _check_free(paths: list[Path], files: list[Path], *, overwrite: bool) -> None:
+    there = [path for path in paths if path.exists()]
+    if not there:
+        return
+    images = {(known.st_dev, known.st_ino) for known in map(Path.stat, files)}
+    for path in there:
+        found = path.stat()
+        if (found.st_dev, found.st_ino) in images:
+            raise FileError(f"{path} is an image of yours, its result would replace it: give --out another folder")
+        if not overwrite:
+            raise FileError(f"{path} exists already: give --out another folder, or say --overwrite")
