@@ -4,6 +4,7 @@
 energy, backward, step, report.
 """
 
+import contextlib
 import csv
 import datetime
 import math
@@ -41,6 +42,8 @@ from ubend.run.preparation import (
 )
 from ubend.run.recipe import OptimiserConfig, Recipe, load_recipe, to_toml
 
+RECIPE, LOG = "recipe.toml", "log.csv"
+"""What a run leaves beside its model."""
 VALIDATED_AT = (0.4, 0.6, 0.8, 0.9, 1.0)
 """Shares of a run after which the model is validated."""
 VALIDATION_SHARE = 0.1
@@ -192,27 +195,36 @@ def train_folder(
     Raises
     ------
     FileError
-        If `out` already holds a model and `overwrite` is not given.
+        If `out` already holds one of them and `overwrite` is not given, or is no folder.
     """
     out = Path(out)
-    if (out / FILE_NAME).exists() and not overwrite:
-        raise FileError(f"{out} already holds a trained model; choose another folder or say --overwrite")
+    _check_free(out, overwrite=overwrite)
     annotated = read_pairs(find_pairs(data, labels=labels))
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "log.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["step", "seconds", "energy", "learning_rate", "waiting"])
+    with contextlib.ExitStack() as files:
+        log: list[Any] = []
 
         def record(progress: Progress) -> None:
-            rows.writerow([progress.step, f"{progress.seconds:.2f}", f"{progress.energy:.6f}",
+            if not log:  # with the first step: a run that never begins leaves nothing
+                out.mkdir(parents=True, exist_ok=True)
+                log.append(csv.writer(files.enter_context((out / LOG).open("w", newline="", encoding="utf-8"))))
+                log[0].writerow(["step", "seconds", "energy", "learning_rate", "waiting"])
+            log[0].writerow([progress.step, f"{progress.seconds:.2f}", f"{progress.energy:.6f}",
                            f"{progress.learning_rate:.3e}", f"{progress.waiting:.4f}"])  # fmt: skip
             if on_step is not None:
                 on_step(progress)
 
         model = train(annotated, on_step=record, **choices)
     model.save(out / FILE_NAME, overwrite=overwrite)
-    (out / "recipe.toml").write_text(to_toml(model.contract.recipe), encoding="utf-8")
+    (out / RECIPE).write_text(to_toml(model.contract.recipe), encoding="utf-8")
     return model
+
+
+def _check_free(out: Path, *, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise FileError(f"{out} is a file: name a folder to write the run into")
+    taken = [name for name in (FILE_NAME, RECIPE, LOG) if (out / name).exists()]
+    if taken and not overwrite:
+        raise FileError(f"{out} already holds {' and '.join(taken)}; choose another folder or say --overwrite")
 
 
 def fit(
