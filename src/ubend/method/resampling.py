@@ -85,6 +85,7 @@ def sampling_grid(
     core[:, points, points] -= 1
     rows, columns = shape
     right = (core[::-1] @ of_columns.T).transpose(1, 2, 0).reshape(points + 2, 2 * columns)  # column before row
+    # By torch, not NumPy, whose own threads would go on spinning beside torch's and slow down all that follows.
     relative = torch.from_numpy(of_rows.astype(np.float32)) @ torch.from_numpy(right.astype(np.float32))
     top, left = first
     bottom, right_end = last + 1
@@ -132,25 +133,37 @@ def sample(image: NDArray[Any], grid: SamplingGrid, *, order: int) -> Tensor:
     Returns
     -------
     Tensor of float32, shape (channels, rows, columns) of the grid
-        float64 for 32-bit and 64-bit integers read with order 0, whose values are exact.
+        float64 for labels that float32 does not hold exactly: order 0 and integers beyond ±2²⁴.
     """
     if order not in MODES:
         raise InputError(f"order is 0 (nearest), 1 (linear) or 3 (cubic), not {order!r}")
-    exact = order == 0 and image.dtype.kind in "iu" and image.dtype.itemsize > 2
-    part = torch.from_numpy(_part(image, grid).astype(np.float64 if exact else np.float32))
-    where = grid.relative.double() if exact else grid.relative
-    read = functional.grid_sample(
-        part.unsqueeze(0), where.unsqueeze(0), mode=MODES[order], padding_mode="border", align_corners=True
+    part = _part(image, grid)
+    precise = order == 0 and part.dtype.kind in "iu" and part.dtype.itemsize > 2 and _beyond_float32(part)
+    dtype = np.float64 if precise else np.float32
+    pixels = torch.from_numpy(np.require(part, dtype, ["C", "W"]))  # torch takes no reversed and no read-only array
+    where = grid.relative.double() if precise else grid.relative
+    read = functional.grid_sample(  # the part holds all that is read; of the paddings zeros are the fastest
+        pixels[None], where[None], mode=MODES[order], padding_mode="zeros", align_corners=True
     )
     return read[0]
 
 
+def _beyond_float32(labels: NDArray[Any]) -> bool:
+    return bool(labels.max() > 2**24 or labels.min() < -(2**24))
+
+
 def _part(image: NDArray[Any], grid: SamplingGrid) -> NDArray[Any]:
     """Cut out what the grid needs, mirrored where it reaches beyond the border."""
-    rows, columns = image.shape[-2:]
-    inner = image[:, max(grid.top, 0) : max(grid.bottom, 0), max(grid.left, 0) : max(grid.right, 0)]
-    if inner.shape[-2:] == (grid.bottom - grid.top, grid.right - grid.left):
+    return _stretch(_stretch(image, 1, grid.top, grid.bottom), 2, grid.left, grid.right)
+
+
+def _stretch(image: NDArray[Any], axis: int, start: int, stop: int) -> NDArray[Any]:
+    """Cut start..stop along an axis; only the pixels beyond the border are looked up one by one."""
+    length = image.shape[axis]
+    every: tuple[Any, ...] = (slice(None),) * axis
+    inner = image[(*every, slice(min(max(start, 0), length), max(stop, 0)))]
+    if inner.shape[axis] == stop - start:
         return inner
-    row = mirror(np.arange(grid.top, grid.bottom), rows)
-    column = mirror(np.arange(grid.left, grid.right), columns)
-    return image.take(row, axis=1).take(column, axis=2)
+    before = image[(*every, mirror(np.arange(start, min(stop, 0)), length))]
+    after = image[(*every, mirror(np.arange(max(start, length), stop), length))]
+    return np.concatenate([before, inner, after], axis)
