@@ -115,7 +115,8 @@ def deform(image: NDArray[Any], bend: Bend, *, order: int = 1) -> NDArray[Any]:
         )
     channels_first = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
     grid = sampling_grid(image.shape[:2], displacements=bend.displacements)
-    bent = _as_dtype(sample(channels_first, grid, order=order).numpy(), image.dtype)
+    read = sample(channels_first, grid, order=order).numpy()
+    bent = read.astype(image.dtype) if order == 0 else _as_dtype(read, image.dtype)  # order 0: all values were there
     return bent[0] if image.ndim == 2 else np.ascontiguousarray(np.moveaxis(bent, 0, -1))
 
 
