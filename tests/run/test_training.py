@@ -1,0 +1,418 @@
+import csv
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from ubend.data.annotated import find_pairs, read_pairs
+from ubend.data.formats import write_labels
+from ubend.data.simulated import simulate
+from ubend.errors import FileError, InputError, RecipeError, TrainingError
+from ubend.method.network import NetworkConfig, UNet
+from ubend.run import training
+from ubend.run.model import load
+from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, TrainingConfig, load_recipe
+from ubend.run.training import train, train_folder
+
+
+class Watch:
+    """Remembers what a run tells."""
+
+    def __init__(self):
+        self.steps, self.validations, self.plan = [], [], None
+
+    def on_step(self, progress):
+        self.steps.append(progress)
+
+    def on_validation(self, step, evaluation):
+        self.validations.append((step, evaluation))
+
+    def on_plan(self, contract, trained_on, held_out):
+        self.plan = (contract, trained_on, held_out)
+
+    @property
+    def energies(self):
+        return [progress.energy for progress in self.steps]
+
+    def calls(self):
+        return {"on_step": self.on_step, "on_validation": self.on_validation, "on_plan": self.on_plan}
+
+
+@pytest.fixture
+def watch():
+    return Watch()
+
+
+def weights(model):
+    return model.network.state_dict()
+
+
+def same(one, two):
+    return all(torch.equal(value, weights(two)[key]) for key, value in weights(one).items())
+
+
+def falls(energies, to=0.75):
+    return np.mean(energies[-5:]) < to * np.mean(energies[:5])
+
+
+# three kinds of labels
+
+
+def test_binary(discs, tiny, watch):
+    model = train(*discs, recipe=tiny, steps=40, device="cpu", **watch.calls())
+    assert falls(watch.energies)
+    assert model.contract.task.kind == "binary"
+    assert set(np.unique(model.segment(discs[0][0]))) == {0, 255}
+    assert model.contract.quality["IoU"] > 0.7
+
+
+def test_classes_in_colour(tiny, watch):
+    scenes = [simulate("landscape", np.random.default_rng(k), (96, 96)) for k in range(3)]
+    fast = replace(tiny, optimiser=OptimiserConfig(learning_rate=2e-2))
+    model = train([s.image for s in scenes], [s.labels for s in scenes], recipe=fast, steps=40, **watch.calls())
+    assert falls(watch.energies, to=0.85)
+    assert model.contract.task.kind == "classes"
+    assert model.contract.network.in_channels == 3
+    assert "mean IoU" in model.contract.quality
+
+
+def test_instances(tiny, watch):
+    scenes = [simulate("nuclei", np.random.default_rng(k), (96, 96)) for k in range(3)]
+    model = train([s.image for s in scenes], [s.labels for s in scenes], recipe=tiny, steps=30, **watch.calls())
+    assert falls(watch.energies)
+    assert model.contract.task.kind == "instances"
+    assert model.segment(scenes[0].image).max() > 1
+
+
+def test_the_papers_kind_of_network(discs, watch):
+    """Unpadded, without normalisation, SGD with momentum 0.99, frequencies balanced, dropout, seven rotations."""
+    paper = load_recipe("paper")
+    small = replace(
+        paper,
+        network=replace(paper.network, width=8, depth=2),
+        tiles=replace(paper.tiles, size=76, batch=2),
+        optimiser=replace(paper.optimiser, learning_rate=3e-3),
+    )
+    train(*discs, recipe=small, steps=60, device="cpu", **watch.calls())
+    assert falls(watch.energies, to=0.6)
+
+
+def test_dice_joins_the_energy(discs, tiny, watch):
+    train(*discs, recipe=replace(tiny, energy=EnergyConfig(dice=1.0)), steps=1, **watch.calls())
+    plain = Watch()
+    train(*discs, recipe=replace(tiny, energy=EnergyConfig()), steps=1, **plain.calls())
+    assert 0 < watch.energies[0] - plain.energies[0] < 1
+
+
+# randomness
+
+
+def test_same_seed_same_weights_bit_for_bit(discs, tiny):
+    dropout = replace(tiny, network=replace(tiny.network, dropout=0.3))
+    one, two, other = (train(*discs, recipe=dropout, steps=4, device="cpu", seed=seed) for seed in (3, 3, 4))
+    assert same(one, two)
+    assert not same(one, other)
+
+
+def test_batches_made_in_advance_are_the_same(discs, tiny, monkeypatch):
+    """What a GPU is fed by threads is what a CPU makes step by step."""
+    steps = {}
+    for ahead in (0, 3):
+        seen = steps[ahead] = []
+        images, masks = discs
+        annotated = training.annotated_images(images, masks)
+        contract = training.make_contract(tiny, training.infer_task(masks), annotated)
+        batches = training._batches(training.prepare(annotated, contract), contract, seed=5, ahead=ahead)
+        seen.extend(next(batches) for _ in range(6))
+        batches.close()
+    for one, two in zip(steps[0], steps[3], strict=True):
+        assert torch.equal(one.images, two.images)
+        assert torch.equal(one.labels, two.labels)
+        assert torch.equal(one.weights, two.weights)
+
+
+def test_the_callers_random_numbers_stay(discs, tiny):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    train(*discs, recipe=tiny, steps=3, device="cpu").segment(discs[0][0])
+    assert torch.equal(torch.rand(3), expected)
+
+
+# how long
+
+
+def test_a_run_by_the_clock_ends_its_schedule(discs, tiny, watch):
+    train(*discs, recipe=tiny, minutes=0.02, device="cpu", **watch.calls())
+    shares = [progress.share for progress in watch.steps]
+    assert shares[-1] == 1
+    assert all(earlier <= later for earlier, later in pairwise(shares))
+    assert watch.steps[-1].learning_rate < 0.05 * max(progress.learning_rate for progress in watch.steps)
+    assert watch.validations[-1][0] == watch.steps[-1].step
+
+
+def test_a_run_by_steps(discs, tiny, watch):
+    model = train(*discs, recipe=tiny, steps=10, device="cpu", **watch.calls())
+    assert [progress.step for progress in watch.steps] == list(range(1, 11))
+    assert [progress.share for progress in watch.steps] == pytest.approx([k / 10 for k in range(1, 11)])
+    assert [step for step, _ in watch.validations] == [4, 6, 8, 9, 10]
+    assert watch.steps[-1].seconds_left == 0
+    assert all(0 <= progress.waiting <= 1 for progress in watch.steps)
+    assert model.contract.provenance["steps"] == 10
+    assert model.contract.recipe.training.steps == 10
+    assert model.contract.recipe.training.minutes == 0
+
+
+def test_one_step_is_a_run(discs, tiny, watch):
+    train(*discs, recipe=tiny, steps=1, device="cpu", **watch.calls())
+    assert len(watch.steps) == len(watch.validations) == 1
+
+
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [
+        ({"minutes": 1, "steps": 1}, "by minutes or by steps, not both"),
+        ({"minutes": 0.0}, r"more than 0 minutes or at least 1 step, not 0\.0"),
+        ({"minutes": math.nan}, "not nan"),
+        ({"steps": 0}, "at least 1 step, not 0"),
+        ({"steps": -3}, "at least 1 step, not -3"),
+    ],
+)
+def test_a_length_that_is_none(discs, tiny, length, message):
+    with pytest.raises(InputError, match=message):
+        train(*discs, recipe=tiny, **length)
+
+
+def test_a_recipe_without_length_needs_one(discs, tiny):
+    with pytest.raises(InputError, match="the recipe says neither minutes nor steps"):
+        train(*discs, recipe=replace(tiny, training=TrainingConfig(minutes=0, steps=0)))
+
+
+def test_learning_rate_by_hand():
+    def rates(**config):
+        recipe = Recipe(optimiser=OptimiserConfig(learning_rate=2.0, **config))
+        return [training._learning_rate(recipe, share) for share in (0, 0.05, 0.1, 0.55, 1)]
+
+    assert rates(schedule="constant", warm_up=0) == [2, 2, 2, 2, 2]
+    assert rates(schedule="constant", warm_up=0.1) == pytest.approx([0.02, 1, 2, 2, 2])
+    assert rates(schedule="cosine", warm_up=0.1) == pytest.approx([0.02, 1, 2, 1, 0])
+    assert rates(schedule="cosine", warm_up=0)[0] == 2
+
+
+def test_momentum_by_hand(tiny):
+    """v = γ·v + g and θ = θ − η·v, as Caffe and the paper have it."""
+    recipe = replace(tiny, optimiser=OptimiserConfig(kind="sgd", learning_rate=0.1, momentum=0.9))
+    net = UNet(NetworkConfig(width=1, depth=1), generator=torch.Generator().manual_seed(0))
+    optimiser = training._optimiser(net, recipe)
+    theta = net.head.bias.detach().clone()
+    velocity = torch.zeros_like(theta)
+    for gradient in (torch.tensor([1.0, -2.0]), torch.tensor([0.5, 0.5]), torch.tensor([0.0, 3.0])):
+        net.head.bias.grad = gradient
+        optimiser.step()
+        velocity = 0.9 * velocity + gradient
+        theta = theta - 0.1 * velocity
+        torch.testing.assert_close(net.head.bias.detach(), theta)
+
+
+def test_weight_decay_is_the_recipes(tiny):
+    for kind, name in (("sgd", "SGD"), ("adamw", "AdamW")):
+        recipe = replace(tiny, optimiser=OptimiserConfig(kind=kind, weight_decay=0.3))
+        optimiser = training._optimiser(UNet(NetworkConfig(width=1, depth=1)), recipe)
+        assert type(optimiser).__name__ == name
+        assert optimiser.param_groups[0]["weight_decay"] == 0.3
+
+
+# what is held out
+
+
+def test_held_out_images_are_never_trained_on(discs, tiny, watch, monkeypatch):
+    trained_on = []
+    prepare = training.prepare
+    monkeypatch.setattr(training, "prepare", lambda images, c: trained_on.extend(images) or prepare(images, c))
+    model = train(*discs, recipe=tiny, steps=2, device="cpu", **watch.calls())
+    made = model.contract.provenance
+    assert len(made["images"]) == watch.plan[1] == 3
+    assert len(made["held_out"]) == watch.plan[2] == 1
+    assert not made["images"].keys() & made["held_out"].keys()
+    assert not set(made["images"].values()) & set(made["held_out"].values())
+    assert {image.name for image in trained_on} == made["images"].keys()
+    assert [row.name for row in watch.validations[0][1].rows] == list(made["held_out"])
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_of_few_images_none_is_held_out(number, discs, tiny, watch):
+    images, masks = discs
+    model = train(images[:number], masks[:number], recipe=tiny, steps=2, **watch.calls())
+    assert watch.plan[1:] == (number, 0)
+    assert watch.validations == []
+    assert model.contract.quality == {}
+
+
+def test_the_best_validation_is_kept(discs, tiny, watch):
+    kept = []
+
+    def on_validation(step, evaluation):
+        kept.append(evaluation.overall["IoU"])
+
+    model = train(*discs, recipe=tiny, steps=40, device="cpu", on_validation=on_validation)
+    assert model.contract.quality["IoU"] == max(kept)
+    held = next(iter(model.contract.provenance["held_out"]))
+    number = int(held.split()[-1])
+    result = model.predict(discs[0][number], views="one").argmax(0) > 0
+    truth = discs[1][number] > 0
+    assert (result & truth).sum() / (result | truth).sum() == pytest.approx(max(kept))
+
+
+# images that are hard to cut
+
+
+def test_images_smaller_than_a_tile(discs, tiny, watch):
+    images, masks = discs
+    train([image[20:60, 30:63] for image in images], [mask[20:60, 30:63] for mask in masks], recipe=tiny, steps=2)
+
+
+def test_one_pixel_each(tiny):
+    images = [np.full((1, 1), value, np.uint8) for value in (0, 255)]
+    train(images, [image // 255 for image in images], recipe=tiny, steps=2).segment(images[0])
+
+
+def test_a_class_that_some_images_lack(discs, tiny):
+    images, masks = discs
+    model = train(images, [masks[0], masks[1] * 0, masks[2], masks[3]], recipe=tiny, steps=2)
+    assert model.contract.task.values == (0, 255)
+
+
+def test_ignored_pixels_change_nothing(discs, tiny, watch):
+    """What lies under pixels that are not labelled is as good as any other label."""
+    images, masks = discs
+    labels = [np.where(mask > 0, 1, 0).astype(np.int16) for mask in masks]
+    by_sign, by_value = [label.copy() for label in labels], [label.copy() for label in labels]
+    for one, two in zip(by_sign, by_value, strict=True):
+        one[:, :30], two[:, :30] = -1, 9
+    one = train(images, by_sign, recipe=tiny, steps=3, device="cpu", **watch.calls())
+    two = train(images, by_value, recipe=tiny, steps=3, device="cpu", ignore=9)
+    assert same(one, two)
+    assert two.contract.task.ignore_label == 9
+    assert not same(one, train(images, labels, recipe=tiny, steps=3, device="cpu"))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.int16, np.int32, np.float16, np.float32, np.float64])
+def test_any_type_of_pixels(dtype, discs, tiny):
+    images, masks = discs
+    model = train([(image > 100).astype(dtype) for image in images[:2]], masks[:2], recipe=tiny, steps=1)
+    assert np.isfinite(model.predict((images[0] > 100).astype(dtype), views="one")).all()
+
+
+def test_labels_may_be_masks_of_true_and_false(discs, tiny):
+    images, masks = discs
+    assert train(images, [mask > 0 for mask in masks], recipe=tiny, steps=1).contract.task.values == (0, 1)
+
+
+# mistakes
+
+
+@pytest.mark.parametrize("seed", range(4))  # whichever image is held out
+def test_nan_in_an_image_names_it(seed, discs, tiny):
+    images = [image.astype(np.float32) for image in discs[0]]
+    images[2][5, 5] = np.nan
+    with pytest.raises(TrainingError, match="image 2 is NaN or infinite at 1 place; put numbers there"):
+        train(images, discs[1], recipe=tiny, steps=2, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mixed_channels(seed, discs, tiny):
+    images, masks = discs
+    colour = np.stack([images[0], images[1], images[2]], -1)
+    with pytest.raises(InputError, match=r"1 \(image 0\) and 3 \(image 3\); train one model for each kind"):
+        train([*images[:3], colour], masks, recipe=tiny, steps=2, seed=seed)
+
+
+def sgd(recipe, rate):
+    chosen = OptimiserConfig(kind="sgd", learning_rate=rate, schedule="constant", warm_up=0)
+    return replace(recipe, optimiser=chosen)
+
+
+@pytest.mark.parametrize("task", ["binary", "instances"])
+@pytest.mark.parametrize(("rate", "steps"), [(1e10, 8), (1e38, 3)])
+def test_a_huge_learning_rate_is_stopped(rate, steps, task, discs, tiny):
+    images, masks = discs
+    with pytest.raises(TrainingError, match=r"step \d: .* training has run away; try a tenth of the learning rate"):
+        train(images, [m // 255 for m in masks], task=task, recipe=sgd(tiny, rate), steps=steps, device="cpu")
+
+
+def test_no_labelled_pixel(discs, tiny):
+    with pytest.raises(InputError, match=r"No pixel .* is labelled"):
+        train(discs[0], [np.full(mask.shape, -1) for mask in discs[1]], recipe=tiny, steps=1)
+
+
+def test_one_label_only(discs, tiny):
+    with pytest.raises(InputError, match=r"all labelled pixels .* are label 0: there is nothing to tell apart"):
+        train(discs[0], [mask * 0 for mask in discs[1]], recipe=tiny, steps=1)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_is_none(seed, discs, tiny):
+    with pytest.raises(InputError, match=f"a seed is a whole number from 0 to {2**63 - 1}, not {seed}"):
+        train(*discs, recipe=tiny, steps=1, seed=seed)
+
+
+def test_other_choices_that_are_none(discs, tiny):
+    with pytest.raises(InputError, match="one of binary, classes, instances"):
+        train(*discs, recipe=tiny, steps=1, task="cells")
+    with pytest.raises(InputError, match="no device 'tpu' here"):
+        train(*discs, recipe=tiny, steps=1, device="tpu")
+    with pytest.raises(RecipeError, match=r"no recipe 'defalt'.*did you mean 'default'"):
+        train(*discs, recipe="defalt", steps=1)
+
+
+# folders
+
+
+@pytest.fixture
+def folder(discs, tmp_path):
+    for part, arrays in zip(("images", "masks"), discs, strict=True):
+        (tmp_path / "data" / part).mkdir(parents=True)
+        for number, array in enumerate(arrays):
+            write_labels(tmp_path / "data" / part / f"disc_{number}.tif", array)
+    return tmp_path / "data"
+
+
+def test_a_run_leaves_model_recipe_and_log(folder, tiny, tmp_path, discs):
+    out = tmp_path / "run"
+    model = train_folder(folder, out, recipe=tiny, steps=3, device="cpu")
+    assert sorted(path.name for path in out.iterdir()) == ["log.csv", "model.safetensors", "recipe.toml"]
+    assert (load(out).segment(discs[0][0]) == model.segment(discs[0][0])).all()
+    assert load_recipe(out / "recipe.toml") == model.contract.recipe
+    rows = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[0]["energy"]) > 0
+    assert same(model, train(folder, recipe=tiny, steps=3, device="cpu"))
+    assert same(model, train(read_pairs(find_pairs(folder)), recipe=tiny, steps=3, device="cpu"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "recipe.toml", "log.csv"])
+def test_a_run_replaces_nothing(name, folder, tiny, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("mine")
+    with pytest.raises(FileError, match=f"run already holds {name}; choose another folder or say --overwrite"):
+        train_folder(folder, tmp_path / "run", recipe=tiny, steps=1)
+    assert (tmp_path / "run" / name).read_text() == "mine"
+    train_folder(folder, tmp_path / "run", recipe=tiny, steps=1, overwrite=True)
+    assert (tmp_path / "run" / name).read_bytes() != b"mine"
+
+
+def test_a_run_that_never_begins_leaves_nothing(folder, tiny, tmp_path):
+    with pytest.raises(InputError, match="not both"):
+        train_folder(folder, tmp_path / "run", recipe=tiny, steps=1, minutes=1.0)
+    with pytest.raises(FileError, match="no folder"):
+        train_folder(tmp_path / "none", tmp_path / "run", recipe=tiny, steps=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_out_is_a_folder(folder, tiny, tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(FileError, match="run is a file: name a folder"):
+        train_folder(folder, tmp_path / "run", recipe=tiny, steps=1)
