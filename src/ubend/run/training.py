@@ -178,7 +178,8 @@ def train(  # noqa: PLR0913
         "machine": f"{platform.system()} {platform.machine()}, {choose_device(device).type}",
         "versions": {name: version(name) for name in ("ubend", "torch", "numpy", "scipy")},
     }
-    return Model(net, replace(contract, quality=quality, provenance=provenance), device=device)
+    known = {name: score for name, score in quality.items() if math.isfinite(score)}  # NaN is no JSON
+    return Model(net, replace(contract, quality=known, provenance=provenance), device=device)
 
 
 def train_folder(

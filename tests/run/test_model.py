@@ -1,0 +1,181 @@
+import itertools
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ubend.errors import FileError, ModelFileError
+from ubend.run.model import FORMAT_VERSION, load
+
+
+@pytest.fixture
+def path(model, tmp_path):
+    model.save(tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def header(path):
+    content = path.read_bytes()
+    length = struct.unpack("<Q", content[:8])[0]
+    return json.loads(content[8 : 8 + length])
+
+
+def rewritten(path, change=None, tensors=None, **metadata):
+    """The same file with another contract, other tensors, or other metadata."""
+    known = header(path)["__metadata__"]
+    contract = json.loads(known["contract"])
+    if change:
+        change(contract)
+    save_file(
+        load_file(path) if tensors is None else tensors,
+        path,
+        {**known, "contract": json.dumps(contract), **metadata},
+    )
+    return path
+
+
+def test_a_model_comes_back_as_it_was(model, path, discs):
+    back = load(path, device="cpu")
+    assert back.contract == model.contract
+    for image in discs[0]:
+        assert (back.predict(image) == model.predict(image)).all()
+        assert (back.segment(image) == model.segment(image)).all()
+    assert (load(path.parent).predict(discs[0][0]) == model.predict(discs[0][0])).all()
+
+
+def test_objects_come_back_as_they_were(instance_model, tmp_path, discs):
+    instance_model.save(tmp_path / "cells.safetensors")
+    back = load(tmp_path / "cells.safetensors")
+    assert back.contract.smallest_object == instance_model.contract.smallest_object > 0
+    assert (back.segment(discs[0][1]) == instance_model.segment(discs[0][1])).all()
+
+
+def test_the_file_is_a_header_of_json_and_plain_numbers(path, model):
+    """The 8 bytes of the header's length, the header, and the tensors: nothing that could be run."""
+    content, known = path.read_bytes(), header(path)
+    assert known["__metadata__"]["format"] == "ubend-model"
+    assert known["__metadata__"]["format_version"] == str(FORMAT_VERSION)
+    assert json.loads(known["__metadata__"]["contract"])["task"]["kind"] == "binary"
+    places = sorted(value["data_offsets"] for key, value in known.items() if key != "__metadata__")
+    assert places[0][0] == 0
+    assert all(one[1] == two[0] for one, two in itertools.pairwise(places))
+    assert 8 + struct.unpack("<Q", content[:8])[0] + places[-1][1] == len(content)
+    assert {value["dtype"] for key, value in known.items() if key != "__metadata__"} == {"F32", "I64"}
+    assert set(known) - {"__metadata__"} == set(model.network.state_dict())
+
+
+def test_loading_unpickles_nothing(path, monkeypatch):
+    import pickle
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("pickle was used")
+
+    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(module, name, refuse)
+    load(path)
+
+
+def test_loading_leaves_the_callers_random_numbers(path):
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    load(path)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_saving_replaces_nothing(path, model):
+    before = path.read_bytes()
+    with pytest.raises(FileError, match=r"model\.safetensors exists already"):
+        model.save(path)
+    assert path.read_bytes() == before
+    model.save(path, overwrite=True)
+    with pytest.raises(FileError, match="There is no folder"):
+        model.save(path.parent / "none" / "model.safetensors")
+
+
+def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch):
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FileError, match="no space left on the disk"):
+        model.save(tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def refused(path):
+    with pytest.raises((ModelFileError, FileError)) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_newer_file(path):
+    rewritten(path, format_version=str(FORMAT_VERSION + 1))
+    assert refused(path).endswith(
+        f"has the format version {FORMAT_VERSION + 1}, this program reads up to {FORMAT_VERSION}: update ubend"
+    )
+
+
+def test_no_version(path):
+    assert "no readable format version: 'one'" in refused(rewritten(path, format_version="one"))
+
+
+def test_the_weights_of_another_program(tmp_path):
+    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
+    assert refused(tmp_path / "other.safetensors").endswith("is a safetensors file but no model of ubend")
+
+
+def test_what_is_no_model_file(tmp_path):
+    for name, content in (
+        ("empty", b""),
+        ("text", b"hello"),
+        ("long", b"\xff" * 4000),
+        ("zip", b"PK\3\4" + 99 * b"\0"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert f"{name} is no model file, or damaged" in refused(tmp_path / name)
+
+
+@pytest.mark.parametrize("share", [0.0005, 0.05, 0.5, 0.999])
+def test_a_truncated_file(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert "is no model file, or damaged" in refused(path)
+
+
+def test_a_path_without_model(tmp_path):
+    assert "leaves one as model.safetensors in its folder" in refused(tmp_path)
+    assert "no model file" in refused(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("key", ["network", "task", "normalisation", "views", "recipe"])
+def test_a_contract_that_lost_a_key(key, path):
+    assert "contract is damaged" in refused(rewritten(path, lambda contract: contract.pop(key)))
+
+
+def test_a_contract_that_does_not_fit_the_weights(path):
+    message = refused(rewritten(path, lambda contract: contract["network"].update(width=8)))
+    assert "is a damaged model file" in message
+    assert "size mismatch" in message
+
+
+def test_weights_that_are_missing(path):
+    tensors = load_file(path)
+    del tensors["head.bias"]
+    assert "head.bias" in refused(rewritten(path, tensors=tensors))
+
+
+@pytest.mark.parametrize("contract", ["", "{", "[]", "3", "null"])
+def test_a_contract_that_is_none(contract, path):
+    assert "damaged" in refused(rewritten(path, contract=contract))
+
+
+def test_segmenting_is_predicting_and_deciding(model, discs):
+    probabilities = model.predict(discs[0][0])
+    assert probabilities.dtype == np.float32
+    assert ((probabilities.argmax(0) * 255) == model.segment(discs[0][0])).all()
