@@ -6,7 +6,7 @@ Nothing heavy is imported before a verb runs, so that `ubend --help` answers at 
 import contextlib
 import json
 import os
-import shutil
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,14 +34,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no line to wrap at
 problems = Console(stderr=True, highlight=False)
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into; made if it is missing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; without it the best there is.")]
 Minutes = Annotated[float | None, typer.Option("--minutes", "-m", help="How long to train; the schedule ends on time.")]
-Seed = Annotated[int, typer.Option(help="Of all randomness.")]
+Seed = Annotated[int, typer.Option(help="Of all randomness.", min=0, max=2**63 - 1)]
 TaskKind = Annotated[
     str | None, typer.Option("--task", help="binary, classes or instances, if the labels are not what they look like.")
 ]
@@ -100,25 +100,25 @@ def demo(
     """Simulate annotated images, train on them, and segment others: no data or download needed."""
     if sample not in DEMO_SCENES:
         raise InputError(f"no sample {sample!r}: there are {', '.join(DEMO_SCENES)}")
-    if out.exists() and any(out.iterdir()):
-        if not overwrite:
-            raise FileError(f"{out} is not empty: give --out another folder, or say --overwrite")
-        for part in ("train", "test", "model", "results"):
-            shutil.rmtree(out / part, ignore_errors=True)
-    from ubend.faces.demo import simulate_folders, write_picture
+    if not minutes > 0:
+        raise InputError(f"training takes more than 0 minutes, not {minutes:g}")
+    from ubend.faces.demo import clear_earlier_demo, simulate_folders, write_picture
     from ubend.run.evaluation import evaluate_folders
 
+    clear_earlier_demo(out, overwrite=overwrite)
     simulate_folders(sample, out, seed)
-    console.print(f"Simulated {DEMO_SCENES[sample]}: 8 images to train on, 4 others to test, in {out}")
-    _say_command(f"ubend train {out / 'train'} --out {out / 'model'} --minutes {minutes:g}")
+    console.print(f"Simulated {DEMO_SCENES[sample]}: 8 images to train on, 4 others to test, in {escape(str(out))}")
+    _say_command("ubend train", out / "train", "--out", out / "model", f"--minutes {minutes:g}")
     model = _train(out / "train", out / "model", minutes=minutes, device=device, seed=seed, overwrite=overwrite)
-    _say_command(f"ubend predict {out / 'model'} {out / 'test' / 'images'} --out {out / 'results'}")
+    _say_command("ubend predict", out / "model", out / "test" / "images", "--out", out / "results")
     _predict(model, out / "test" / "images", out / "results", overwrite=overwrite)
-    _say_command(f"ubend evaluate {out / 'results'} {out / 'test'}")
+    _say_command("ubend evaluate", out / "results", out / "test")
     evaluation = evaluate_folders(out / "results", out / "test", task=model.contract.task.kind)
     _print_scores(evaluation)
     picture = write_picture(out, model.contract.task, evaluation)
-    console.print(f"\nLook at [bold]{picture}[/]: image, truth and result of images it was not trained on.")
+    console.print(
+        f"\nLook at [bold]{escape(str(picture))}[/]: image, truth and result of images it was not trained on."
+    )
     console.print("Next, your own: put images into DATA/images and their labels into DATA/masks, then")
     console.print("  [bold]ubend train DATA --out RUN[/]")
 
@@ -148,8 +148,8 @@ def train(
         console.print("On held-out images: " + _in_one_line(model.contract.quality))
     else:
         console.print("No image was held out (there are fewer than three), so its quality is unknown.")
-    console.print(f"Wrote {out / 'model.safetensors'}, recipe.toml, log.csv. Next:")
-    console.print(f"  [bold]ubend predict {out} IMAGES --out RESULTS[/]")
+    console.print(f"Wrote {escape(str(out / 'model.safetensors'))}, recipe.toml, log.csv. Next:")
+    console.print(f"  [bold]{_command('ubend predict', out, 'IMAGES --out RESULTS')}[/]")
 
 
 @app.command()
@@ -171,7 +171,7 @@ def predict(
         console.print("Labels: 0 is background, 1 to n are the objects.")
     else:
         console.print("Labels: " + ", ".join(str(value) for value in loaded.contract.task.values) + ", as in training.")
-    console.print(f"Next, with the truth at hand:\n  [bold]ubend evaluate {out} TRUTH[/]")
+    console.print(f"Next, with the truth at hand:\n  [bold]{_command('ubend evaluate', out, 'TRUTH')}[/]")
     if failed:
         raise typer.Exit(1)
 
@@ -194,7 +194,7 @@ def evaluate(
     if json_file is not None:
         text = json.dumps(evaluation.to_dict(), indent=2)
         write_atomically(json_file, lambda path: path.write_text(text, encoding="utf-8"), overwrite=overwrite)
-        console.print(f"Wrote {json_file}")
+        console.print(f"Wrote {escape(str(json_file))}")
 
 
 @app.command()
@@ -218,7 +218,7 @@ def describe(
     if contract is not None:
         _print_contract(contract)
     elif recipe.about:
-        console.print(f"Recipe {what}: {recipe.about}.")
+        console.print(escape(f"Recipe {what}: {recipe.about}."))
 
 
 def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | None = None, **choices: Any) -> "Model":
@@ -279,8 +279,8 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
 
         def on_image(number: int, of: int, name: str) -> None:
             nonlocal under_way
-            under_way = (number, of, name)
-            show("Segmenting", (number - 1) / of, name, None)
+            under_way = (number, of, escape(name))
+            show("Segmenting", (number - 1) / of, escape(name), None)
 
         def on_tile(done: int, of: int) -> None:
             number, files, name = under_way
@@ -292,7 +292,7 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
     if not result.written:
         raise FileError(f"none of the images in {images} could be segmented")
     objects = f", {sum(result.objects.values())} objects" if result.objects else ""
-    console.print(f"Wrote {_count(len(result.written), 'label image')} into {out}{objects}.")
+    console.print(f"Wrote {_count(len(result.written), 'label image')} into {escape(str(out))}{objects}.")
     return bool(result.failed)
 
 
@@ -303,7 +303,7 @@ def _print_scores(evaluation: "Evaluation") -> None:
     for name in names:
         table.add_column(name, justify="right")
     for row in evaluation.rows:
-        table.add_row(row.name, *(_score(row.scores.get(name)) for name in names))
+        table.add_row(escape(row.name), *(_score(row.scores.get(name)) for name in names))
     console.print(table)
     console.print("[bold]Over all:[/] " + _in_one_line(evaluation.overall))
     for note in evaluation.notes:
@@ -375,8 +375,13 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _say_command(command: str) -> None:
-    console.print(f"\n[bold cyan]$ {escape(command)}[/]", soft_wrap=True)
+def _say_command(*parts: str | Path) -> None:
+    console.print(f"\n[bold cyan]$ {_command(*parts)}[/]", soft_wrap=True)
+
+
+def _command(*parts: str | Path) -> str:
+    """Join a command, so that a path with spaces can be copied into a shell."""
+    return escape(" ".join(shlex.quote(str(part)) if isinstance(part, Path) else part for part in parts))
 
 
 class _TimeLeft(ProgressColumn):

@@ -1,12 +1,14 @@
 """The data of `ubend demo`, and its picture."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from ubend.data.annotated import Task
-from ubend.data.formats import image_files, read_images, read_labels, write_atomically, write_labels
+from ubend.data.formats import existing_folder, image_files, read_images, read_labels, write_atomically, write_labels
 from ubend.data.simulated import simulate
+from ubend.errors import FileError
 from ubend.faces.pictures import save_comparison
 from ubend.run.evaluation import HEADLINES, Evaluation
 
@@ -14,6 +16,30 @@ TRAINING_IMAGES = 8
 TEST_IMAGES = 4
 TRAINING_SHAPE = (256, 256)
 TEST_SHAPE = (300, 360)
+_OF_A_DEMO = re.compile(
+    r"(train|test)/(images|masks)/[a-z]+_\d\d\.tif|results/[a-z]+_\d\d\.tif"
+    r"|model/(model\.safetensors|recipe\.toml|log\.csv)|demo\.png"
+)
+
+
+def clear_earlier_demo(out: Path, *, overwrite: bool) -> None:
+    """Make room in a folder: only what an earlier demo wrote is ever removed.
+
+    Raises
+    ------
+    FileError
+        If there is something else in it, or `overwrite` is not given.
+    """
+    if not out.exists() or not any(existing_folder(out).iterdir()):
+        return
+    if not overwrite:
+        raise FileError(f"{out} is not empty: give --out another folder, or say --overwrite")
+    files = [path for path in out.rglob("*") if not path.is_dir()]
+    foreign = [path for path in files if not _OF_A_DEMO.fullmatch(path.relative_to(out).as_posix())]
+    if foreign:
+        raise FileError(f"{out} holds what no demo wrote, {min(foreign).relative_to(out)}: give --out another folder")
+    for path in files:
+        path.unlink()
 
 
 def simulate_folders(scene: str, out: Path, seed: int) -> None:
@@ -22,7 +48,7 @@ def simulate_folders(scene: str, out: Path, seed: int) -> None:
 
     for part, number, shape in (("train", TRAINING_IMAGES, TRAINING_SHAPE), ("test", TEST_IMAGES, TEST_SHAPE)):
         for folder in ("images", "masks"):
-            (out / part / folder).mkdir(parents=True)
+            (out / part / folder).mkdir(parents=True, exist_ok=True)
         for k in range(number):
             sample = simulate(scene, np.random.default_rng((seed, part == "test", k)), shape)
             name = f"{scene}_{k:02d}.tif"

@@ -32,8 +32,9 @@ def displayed(image: NDArray[Any]) -> NDArray[np.uint8]:
     """
     values = image[..., None] if image.ndim == 2 else image
     values = values[..., :3] if values.shape[-1] in (3, 4) else values[..., :1]
+    values = values.astype(np.float64)
     low, high = np.percentile(values, (0.5, 99.5))
-    stretched = np.clip((values.astype(np.float64) - low) / max(high - low, 1e-9), 0, 1) * 255
+    stretched = np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255
     return np.broadcast_to(stretched, (*image.shape[:2], 3)).astype(np.uint8)
 
 
