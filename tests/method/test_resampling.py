@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from scipy.interpolate import CubicSpline
+
+from ubend.errors import InputError
+from ubend.method.resampling import sample, sampling_grid
+
+
+def shifted(rows, columns):
+    return np.array([[1.0, 0, rows], [0, 1, columns]])
+
+
+def positions(shape, affine, displacements=None):
+    """Rows and columns to be read, computed directly."""
+    grid = np.stack(np.mgrid[: shape[0], : shape[1]]).astype(np.float64)
+    where = np.einsum("ij,jrc->irc", affine[:, :2], grid) + affine[:, 2, None, None]
+    if displacements is None:
+        return where
+    knots = np.arange(displacements.shape[-1])
+    at = [np.linspace(0, knots[-1], length) for length in shape]
+    along_rows = CubicSpline(knots, displacements, axis=1, bc_type="natural")(at[0])
+    return where + CubicSpline(knots, along_rows, axis=2, bc_type="natural")(at[1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    top=st.integers(-40, 40),
+    left=st.integers(-40, 40),
+    order=st.sampled_from([0, 1, 3]),
+)
+def test_beyond_the_border_is_numpys_reflect_at_any_distance(shape, top, left, order):
+    image = np.random.default_rng(0).integers(0, 255, (2, *shape)).astype(np.uint8)
+    padded = np.pad(image, ((0, 0), (60, 60), (60, 60)), mode="reflect")
+    read = sample(image, sampling_grid((9, 7), affine=shifted(top, left)), order=order)
+    expected = padded[:, 60 + top : 69 + top, 60 + left : 67 + left]
+    np.testing.assert_allclose(read, expected, atol=2e-2 if order else 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_positions_against_float64(seed):
+    rng = np.random.default_rng(seed)
+    image = ndimage.gaussian_filter(rng.random((70, 90)), 2).astype(np.float32)
+    shape = (64, 81)
+    affine = np.column_stack([rng.normal(0, 0.7, (2, 2)), rng.uniform(-50, 120, 2)])
+    bend = rng.normal(0, 10, (2, 3, 3))
+    read = sample(image[None], sampling_grid(shape, affine=affine, displacements=bend), order=1)[0]
+    where = positions(shape, affine, bend)
+    expected = ndimage.map_coordinates(image.astype(np.float64), where, mode="mirror", order=1)
+    np.testing.assert_allclose(read, expected, atol=1e-3)
+
+
+def test_a_ramp_shows_the_positions_themselves():
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:400, :400].astype(np.float32)
+    bend, affine = rng.normal(0, 10, (2, 4, 4)), shifted(80, 90)
+    grid = sampling_grid((200, 210), affine=affine, displacements=bend)
+    np.testing.assert_allclose(
+        sample(np.stack([rows, columns]), grid, order=1), positions((200, 210), affine, bend), atol=1e-3
+    )
+
+
+def test_half_pixels_by_hand():
+    image = np.array([[[0, 10, 20, 30]]], np.uint8)
+    grid = sampling_grid((1, 4), affine=shifted(0, 0.5))
+    np.testing.assert_allclose(sample(image, grid, order=1), [[[5, 15, 25, 25]]], atol=1e-4)
+    np.testing.assert_allclose(sample(image, sampling_grid((1, 4)), order=3), image, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64])
+def test_nearest_keeps_large_numbers(dtype):
+    image = (2**24 + np.arange(1, 400, dtype=dtype) * 2 + 1).reshape(1, 19, 21)  # odd: no float32 holds them
+    read = sample(image, sampling_grid((30, 30), affine=shifted(-5, -6)), order=0)
+    expected = np.pad(image[0], ((5, 6), (6, 3)), mode="reflect")
+    assert (read[0].long().numpy() == expected).all()
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.uint16, np.int16, np.float16, np.float64])
+def test_any_type_is_read(dtype):
+    image = np.array([[[0, 1], [1, 0]]], dtype)
+    for order in (0, 1, 3):
+        np.testing.assert_allclose(sample(image, sampling_grid((2, 2)), order=order), image.astype(float), atol=1e-4)
+
+
+def test_nearest_invents_no_value():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(np.array([-1, 0, 7, 300], np.int16), (1, 50, 50))
+    grid = sampling_grid((60, 60), affine=shifted(-10, 3), displacements=rng.normal(0, 8, (2, 3, 3)))
+    assert set(np.unique(sample(labels, grid, order=0))) <= {-1, 0, 7, 300}
+
+
+def test_the_border_of_a_grid_can_be_left_out():
+    image = np.random.default_rng(0).random((1, 30, 30)).astype(np.float32)
+    grid = sampling_grid((12, 14), affine=shifted(3.3, 4.4), displacements=np.full((2, 3, 3), 0.5))
+    whole = sample(image, grid, order=1)
+    np.testing.assert_array_equal(sample(image, grid.without_border(3), order=1), whole[:, 3:-3, 3:-3])
+    assert grid.without_border(0).relative.shape == grid.relative.shape
+
+
+@pytest.mark.parametrize("points", [1, 2, 3, 5])
+def test_equal_displacements_are_a_shift(points):
+    image = np.random.default_rng(0).random((1, 30, 30)).astype(np.float32)
+    bent = sampling_grid(
+        (10, 10), displacements=np.stack([np.full((points, points), 2.0), np.full((points, points), 3.0)])
+    )
+    np.testing.assert_allclose(sample(image, bent, order=1), image[:, 2:12, 3:13], atol=1e-4)
+
+
+def test_the_image_is_not_changed():
+    image = np.random.default_rng(0).random((1, 9, 9)).astype(np.float32)
+    before = image.copy()
+    image.flags.writeable = False
+    sample(image, sampling_grid((9, 9), affine=shifted(2, 2)), order=1).mul_(0)
+    assert (image == before).all()
+
+
+@pytest.mark.parametrize("order", [2, -1, "linear", None])
+def test_an_order_that_is_none(order):
+    with pytest.raises(InputError, match=r"order is 0 \(nearest\), 1 \(linear\) or 3 \(cubic\), not"):
+        sample(np.zeros((1, 2, 2)), sampling_grid((2, 2)), order=order)

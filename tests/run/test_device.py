@@ -1,0 +1,81 @@
+import pytest
+import torch
+
+from ubend.errors import InputError
+from ubend.run import device
+from ubend.run.device import autocast, choose_device, free_memory, mixed_precision
+
+CPU = torch.device("cpu")
+
+
+def test_the_cpu_is_always_there():
+    assert choose_device("cpu") == CPU
+    assert choose_device().type in ("cpu", "cuda", "mps")
+
+
+def test_the_best_there_is(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device().type == "cuda"
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device().type == "mps"
+    with pytest.raises(InputError, match="no device 'cuda' here; this machine has mps and cpu"):
+        choose_device("cuda")
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "CPU", "tpu:0"])
+def test_a_device_that_is_none(name):
+    with pytest.raises(InputError, match=f"no device '{name}' here; this machine has .*cpu"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["cpu:x", "cpu:-1", "cpu:0:0"])
+def test_a_number_that_is_none(name):
+    with pytest.raises(InputError, match=f"'{name}' names no device; examples are"):
+        choose_device(name)
+
+
+def test_arithmetic(monkeypatch):
+    for native, expected in ((True, torch.bfloat16), (False, None)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+        assert mixed_precision(CPU) is expected
+    assert mixed_precision(torch.device("mps")) is None
+    x = torch.ones(2, 2)
+    with autocast(CPU, None):
+        assert (x @ x).dtype == torch.float32
+    with autocast(CPU, torch.bfloat16):
+        assert (x @ x).dtype == torch.bfloat16
+
+
+def test_memory_of_this_machine():
+    assert free_memory(CPU) > 2**20
+
+
+def test_memory_of_a_container(tmp_path, monkeypatch):
+    """What files take in the cache is free; a container without limit has what the machine has."""
+    monkeypatch.setattr(device, "CONTAINER", tmp_path)
+    monkeypatch.setattr(device, "_available_bytes", lambda: 10_000)
+
+    def say(folder, limit, used, **files):
+        folder.mkdir(exist_ok=True)
+        names = ("memory.max", "memory.current") if folder == tmp_path else (
+            "memory.limit_in_bytes", "memory.usage_in_bytes",
+        )  # fmt: skip
+        for name, value in zip(names, (limit, used), strict=True):
+            (folder / name).write_text(f"{value}\n")
+        (folder / "memory.stat").write_text("".join(f"{key} {value}\n" for key, value in files.items()))
+
+    assert free_memory(CPU) == 10_000
+    say(tmp_path, "max", 5000)
+    assert free_memory(CPU) == 10_000
+    say(tmp_path, 6000, 5000, anon=2000, inactive_file=3000)
+    assert free_memory(CPU) == 4000
+    say(tmp_path, 6000, 7000, anon=7000)
+    assert free_memory(CPU) == 0
+    for path in tmp_path.iterdir():
+        path.unlink()
+    say(tmp_path / "memory", 6000, 5000, inactive_file=0, total_inactive_file=1500)
+    assert free_memory(CPU) == 2500
