@@ -83,7 +83,8 @@ def main() -> None:
         "paper_recipe",
         f"Energy (mean over pixels, with the weights of Eq. 2) on {source}; one tile of 572×572 a step, momentum 0.99."
         f"\n\n{table}\n\nThe shipped rate, {shipped:.0e}, over {len(run)} steps of {seconds:.1f} s:\n\n{course}"
-        f"\n\n{machine()}\n\nCommand: `python benchmarks/paper_recipe.py --sweep-steps {chosen.sweep_steps} --steps {chosen.steps}`",
+        f"\n\n{machine()}\n\nCommand: `python benchmarks/paper_recipe.py --sweep-steps {chosen.sweep_steps} "
+        f"--steps {chosen.steps}`",
     )
 
 

@@ -1,7 +1,8 @@
 """From the network's foreground back to single cells (the inverse of the gap in Ronneberger et al. 2015, Section 3).
 
 The network has learned cells that a gap of background keeps apart. So each connected component of its foreground is one
-object, and the pixels of the gap go back to the objects that they were taken from.
+object, and the pixels of the gap go back to the objects that they were taken from. Where the network has missed a gap,
+two cells hang together at a waist; they can be parted there by a watershed on the distance to the border.
 """
 
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.morphology import h_maxima
+from skimage.segmentation import watershed
 
 from ubend.errors import InputError
 from ubend.method.nearest_cells import two_nearest_cells
@@ -19,13 +22,15 @@ _LONGEST_WAY_ACROSS = (
 
 
 def foreground_to_objects(
-    foreground_probability: NDArray[Any], *, threshold: float = 0.5, smallest: int = 0, gap: int = 1
+    foreground_probability: NDArray[Any], *, threshold: float = 0.5, smallest: int = 0, gap: int = 1, split: float = 0.0
 ) -> NDArray[np.unsignedinteger[Any]]:
     """Turn the probability of foreground into numbered objects.
 
     1. Pixels above `threshold` that join along an edge (4 neighbours) are one object.
-    2. Objects of fewer than `smallest` pixels are dropped; the others are numbered 1, 2, … in the order of the scan.
-    3. The gap goes back: a background pixel whose distances to the nearest and the second nearest object add up to at
+    2. With `split`, an object is parted at its waists: by a watershed on the distance to the border (Gaussian of 1 px),
+       from all tops that stand more than `split` above the saddle towards a higher one.
+    3. Objects of fewer than `smallest` pixels are dropped; the others are numbered 1, 2, … in the order of the scan.
+    4. The gap goes back: a background pixel whose distances to the nearest and the second nearest object add up to at
        most ``1.3 * (2 * gap + 1)`` pixels joins the nearest one. That is what `separate_touching` took; true background
        of up to ``2 * gap`` pixels between two objects cannot be told from it and is filled too.
 
@@ -39,6 +44,9 @@ def foreground_to_objects(
         Pixels of the smallest object to keep, counted before the gap goes back.
     gap : int
         The gap that the network was trained with, as in `separate_touching`; 0 gives nothing back.
+    split : float
+        Pixels by which the distance to the border must fall from either body of an object to the waist between them;
+        0 parts nothing.
 
     Returns
     -------
@@ -52,7 +60,8 @@ def foreground_to_objects(
 
     References
     ----------
-    O. Ronneberger, P. Fischer, T. Brox: U-Net. MICCAI 2015, Section 3, doi:10.1007/978-3-319-24574-4_28
+    O. Ronneberger, P. Fischer, T. Brox: U-Net. MICCAI 2015, Section 3, doi:10.1007/978-3-319-24574-4_28.
+    L. Vincent, P. Soille: Watersheds in digital spaces. IEEE PAMI 13:583-598 (1991), doi:10.1109/34.87344
 
     Examples
     --------
@@ -60,8 +69,10 @@ def foreground_to_objects(
     >>> foreground_to_objects(np.array([[0.9, 0.8, 0.2, 0.3, 0.7, 0.0, 0.0]]))
     array([[1, 1, 1, 2, 2, 0, 0]], dtype=uint8)
     """
-    _check(foreground_probability, threshold, smallest, gap)
+    _check(foreground_probability, threshold, smallest, gap, split)
     labels, objects = ndimage.label(foreground_probability > threshold)
+    if split > 0 and objects > 0:
+        labels, objects = _part_at_waists(labels, objects, split)
     if smallest > 1:
         labels, objects = _drop_small(labels, smallest)
     if gap > 0 and objects > 1:
@@ -69,6 +80,25 @@ def foreground_to_objects(
     kind = next(kind for kind in (np.uint8, np.uint16, np.uint32) if objects <= np.iinfo(kind).max)
     numbered: NDArray[np.unsignedinteger[Any]] = labels.astype(kind)
     return numbered
+
+
+def _part_at_waists(labels: NDArray[np.int32], objects: int, split: float) -> tuple[NDArray[np.int32], int]:
+    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(labels > 0), 1)
+    tops, _ = ndimage.label(h_maxima(depth, split), structure=np.ones((3, 3)))
+    flat = np.ones(objects + 1, dtype=bool)  # an object too thin for a top is its own seed
+    flat[labels[tops > 0]] = False
+    seeds = np.where(flat[labels] & (labels > 0), labels + np.int32(tops.max()), tops)
+    parted = watershed(-depth, seeds, mask=labels > 0)
+    return _numbered_in_scan_order(parted)
+
+
+def _numbered_in_scan_order(labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], int]:
+    present, first = np.unique(labels, return_index=True)
+    numbers = np.zeros(int(present.max()) + 1, dtype=np.int32)
+    in_order = present[np.argsort(first)]
+    in_order = in_order[in_order > 0]
+    numbers[in_order] = np.arange(1, in_order.size + 1)
+    return numbers[labels], int(in_order.size)
 
 
 def _drop_small(labels: NDArray[np.int32], smallest: int) -> tuple[NDArray[np.int32], int]:
@@ -84,7 +114,7 @@ def _give_gap_back(labels: NDArray[np.int32], gap: int) -> NDArray[np.int32]:
     return np.where(d1 + d2 <= across, nearest, labels)
 
 
-def _check(foreground_probability: NDArray[Any], threshold: float, smallest: int, gap: int) -> None:
+def _check(foreground_probability: NDArray[Any], threshold: float, smallest: int, gap: int, split: float) -> None:
     if not isinstance(foreground_probability, np.ndarray) or foreground_probability.dtype.kind not in "fbiu":
         raise InputError("foreground_probability is not an array of numbers; pass the network's foreground channel.")
     if foreground_probability.ndim != 2 or foreground_probability.size == 0:
@@ -96,6 +126,8 @@ def _check(foreground_probability: NDArray[Any], threshold: float, smallest: int
         raise InputError("foreground_probability holds NaN; a network whose training came to nonsense gives that.")
     if not 0 <= threshold < 1:
         raise InputError(f"threshold is {threshold}; allowed is a probability from 0 to below 1, usually 0.5.")
+    if not 0 <= split < np.inf:
+        raise InputError(f"split is {split}; allowed is a number of pixels from 0 on, 0 to part nothing.")
     for name, value in (("smallest", smallest), ("gap", gap)):
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
             raise InputError(f"{name} is {value!r}; allowed is a whole number of pixels from 0 on.")

@@ -73,6 +73,9 @@ class Contract:
     gap, smallest_object : int
         For instances: pixels of background that training cut between touching cells, and pixels below which an
         object is a speck.
+    threshold, split : float
+        For instances, chosen on the held-out images: the probability above which a pixel is foreground, and the depth
+        of a waist, in pixels, at which an object is parted (`objects.foreground_to_objects`).
     pixel_size : float or None
         Micrometres a pixel of the training images, where they said so.
     quality : dict of str to float
@@ -88,6 +91,8 @@ class Contract:
     views: Literal["one", "dihedral", "rotations"]
     gap: int = 1
     smallest_object: int = 0
+    threshold: float = 0.5
+    split: float = 0.0
     pixel_size: float | None = None
     quality: dict[str, float] = field(default_factory=dict)
     recipe: Recipe = field(default_factory=Recipe)

@@ -125,7 +125,13 @@ def predict_labels(contract: Contract, probabilities: NDArray[np.float32]) -> ND
         Instances: 0 is background, 1..n are objects. Otherwise the label values of the training images.
     """
     if contract.task.kind == "instances":
-        return foreground_to_objects(probabilities[1], smallest=contract.smallest_object, gap=contract.gap)
+        return foreground_to_objects(
+            probabilities[1],
+            threshold=contract.threshold,
+            smallest=contract.smallest_object,
+            gap=contract.gap,
+            split=contract.split,
+        )
     values = np.array(contract.task.values)
     labels: NDArray[np.integer] = values.astype(np.min_scalar_type(int(values.max())))[probabilities.argmax(0)]
     return labels

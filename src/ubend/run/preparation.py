@@ -13,7 +13,7 @@ from scipy import ndimage
 from ubend.data.annotated import Annotated, Task, class_indices, find_pairs, read_pairs
 from ubend.data.tiles import TrainingImage, training_image
 from ubend.errors import InputError, TrainingError
-from ubend.method.border_weight import border_weights, class_balance
+from ubend.method.border_weight import border_weights, class_balance, falk2019_weights
 from ubend.method.network import check_input_size
 from ubend.method.touching import separate_touching
 from ubend.run.contract import Contract, Normalisation, channels_first, count, is_gray, not_finite
@@ -168,12 +168,15 @@ def _weights(
 ) -> NDArray[np.float32] | None:
     """w(x) of Eq. 2. In a binary image the connected pieces of the foreground are the cells."""
     energy, task = contract.recipe.energy, contract.task
-    if task.kind == "classes" or energy.w0 == 0:
+    later = energy.formula == "falk2019"
+    if task.kind == "classes" or (energy.w0 == 0 and not later):
         return None if (balance == 1).all() else np.where(target < 0, 0, balance[target]).astype(np.float32)
     cells, gap = indices, energy.gap
     if task.kind == "binary":
         cells, gap = ndimage.label(indices > 0)[0].astype(np.int32), 0
         cells[indices < 0] = -1
+    if later:
+        return falk2019_weights(cells, gap=gap)
     return border_weights(
         cells,
         w0=energy.w0,

@@ -35,6 +35,9 @@ class EnergyConfig:
 
     Attributes
     ----------
+    formula : {"ronneberger2015", "falk2019"}
+        Eq. 2, or the weights of the authors' later plugin with its own numbers; then balance, w0, sigma and border_on
+        say nothing.
     balance : {"none", "frequency"}
         w_c: every class 1, or inverse to its frequency in the training images.
     w0, sigma : float
@@ -47,6 +50,7 @@ class EnergyConfig:
         Weight of the Dice term.
     """
 
+    formula: Literal["ronneberger2015", "falk2019"] = "ronneberger2015"
     balance: Literal["none", "frequency"] = "frequency"
     w0: float = 10.0
     sigma: float = 5.0

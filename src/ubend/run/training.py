@@ -25,12 +25,12 @@ from ubend.data.annotated import Annotated, Kind, find_pairs, infer_task, read_p
 from ubend.data.tiles import Batch, TrainingImage, draw_batch
 from ubend.errors import FileError, InputError, TrainingError
 from ubend.method.energy import dice_term, weighted_cross_entropy
-from ubend.method.network import UNet, for_prediction
+from ubend.method.network import UNet
 from ubend.run.contract import Contract
 from ubend.run.device import autocast, choose_device, mixed_precision
-from ubend.run.evaluation import HEADLINES, Evaluation, evaluate_arrays
+from ubend.run.evaluation import Evaluation
 from ubend.run.model import FILE_NAME, Model
-from ubend.run.prediction import margin, predict_labels, predict_probabilities
+from ubend.run.prediction import margin
 from ubend.run.preparation import (
     annotated_images,
     check_finite,
@@ -41,6 +41,7 @@ from ubend.run.preparation import (
     prepare,
 )
 from ubend.run.recipe import OptimiserConfig, Recipe, load_recipe, to_toml
+from ubend.run.validation import headline, tune_objects, validate
 
 RECIPE, LOG = "recipe.toml", "log.csv"
 """What a run leaves beside its model."""
@@ -168,6 +169,7 @@ def train(  # noqa: PLR0913
         prepared, held_out, contract, device=choose_device(device), seed=seed, start=start,
         on_step=on_step, on_validation=on_validation,
     )  # fmt: skip
+    contract = tune_objects(net, held_out, contract)
     provenance = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "images": {image.name: fingerprint(image) for image in rest},
@@ -294,31 +296,15 @@ def fit(
                 if best is None or headline(evaluation) >= headline(best):
                     best, quality = evaluation, dict(evaluation.overall)
                     weights = {key: tensor.detach().clone() for key, tensor in net.state_dict().items()}
-                clock.reserve(time.perf_counter() - began, left=len(pending))
+                clock.reserve(
+                    time.perf_counter() - began, left=len(pending), counts_objects=contract.task.kind == "instances"
+                )
                 if clock.too_slow(len(pending)):
                     pending = pending[-1:]
     _check_weights(net, step, rate)
     if best is not None:
         net.load_state_dict(weights)
     return net.cpu().eval(), quality, step
-
-
-def validate(net: UNet, held_out: Sequence[Annotated], contract: Contract) -> Evaluation:
-    """Score a network on whole images that it was not trained on, from one view each."""
-    device = next(net.parameters()).device
-    network = for_prediction(net).to(device)
-    probabilities = [predict_probabilities(network, contract, image.image, views="one") for image in held_out]
-    return evaluate_arrays(
-        [image.labels for image in held_out],
-        [predict_labels(contract, p) for p in probabilities],
-        task=contract.task,
-        names=[image.name for image in held_out],
-    )
-
-
-def headline(evaluation: Evaluation) -> float:
-    """Return the one score by which models of a run are compared; see `evaluation.HEADLINES`."""
-    return float(np.nan_to_num(evaluation.overall[HEADLINES[evaluation.kind]]))
 
 
 def _with_length(recipe: Recipe, minutes: float | None, steps: int | None) -> Recipe:
@@ -447,9 +433,9 @@ class _Clock:
             return (time.perf_counter() - self.loop_start) / step * (self.steps - step)
         return max(0.0, self.budget - self.seconds())
 
-    def reserve(self, seconds: float, *, left: int) -> None:
-        """Remember what a validation takes, while there is another to come."""
-        self.last_validation = seconds if left else 0.0
+    def reserve(self, seconds: float, *, left: int, counts_objects: bool) -> None:
+        """Remember what a validation takes, while there is another to come; choosing how to part objects takes more."""
+        self.last_validation = seconds * (4 if counts_objects else 1) if left else 0.0
 
     def too_slow(self, left: int) -> bool:
         """Whether the validations before the last would take more than their share of a timed run."""

@@ -1,0 +1,69 @@
+"""How a model does on whole images that it was not trained on, and what to settle there."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubend.data.annotated import Annotated
+from ubend.method.network import UNet, for_prediction
+from ubend.run.contract import Contract
+from ubend.run.evaluation import HEADLINES, Evaluation, evaluate_arrays
+from ubend.run.prediction import predict_labels, predict_probabilities
+
+SPLITS = (0.0, 0.75, 1.5, 3.0)
+THRESHOLDS = (0.5, 0.65, 0.8)
+MOST_TUNED_ON = 8
+"""Images on which `tune_objects` tries its choices at most."""
+
+
+def validate(net: UNet, held_out: Sequence[Annotated], contract: Contract) -> Evaluation:
+    """Score a network on whole images that it was not trained on, from one view each."""
+    return _score(_probabilities(net, held_out, contract), held_out, contract)
+
+
+def headline(evaluation: Evaluation) -> float:
+    """Return the one score by which models of a run are compared; see `evaluation.HEADLINES`."""
+    return float(np.nan_to_num(evaluation.overall[HEADLINES[evaluation.kind]]))
+
+
+def tune_objects(net: UNet, held_out: Sequence[Annotated], contract: Contract) -> Contract:
+    """Choose on held-out images how foreground becomes objects: first where to part, then the threshold.
+
+    A choice is only left for one that is better. The scores that a model states are those before this choice, so that
+    they stay scores of images that had no part in the model.
+
+    Returns
+    -------
+    Contract
+        With the `split` and `threshold` of the best score; the same contract if no objects are counted, or no image
+        was held out.
+    """
+    if contract.task.kind != "instances" or not held_out:
+        return contract
+    images = held_out[:MOST_TUNED_ON]
+    probabilities = _probabilities(net, images, contract)
+    best, best_score = contract, headline(_score(probabilities, images, contract))
+    for name, values in (("split", SPLITS), ("threshold", THRESHOLDS)):
+        for value in values:
+            candidate = replace(contract, split=best.split, threshold=best.threshold)
+            candidate = replace(candidate, **{name: value})  # type: ignore[arg-type]
+            score = headline(_score(probabilities, images, candidate))
+            if score > best_score:
+                best, best_score = candidate, score
+    return best
+
+
+def _probabilities(net: UNet, images: Sequence[Annotated], contract: Contract) -> list[NDArray[np.float32]]:
+    network = for_prediction(net).to(next(net.parameters()).device)
+    return [predict_probabilities(network, contract, image.image, views="one") for image in images]
+
+
+def _score(probabilities: Sequence[NDArray[np.float32]], images: Sequence[Annotated], contract: Contract) -> Evaluation:
+    return evaluate_arrays(
+        [image.labels for image in images],
+        [predict_labels(contract, p) for p in probabilities],
+        task=contract.task,
+        names=[image.name for image in images],
+    )
