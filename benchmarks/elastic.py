@@ -228,7 +228,7 @@ def measure(rounds: int) -> str:
     rivals = ", ".join(f"{name} {version(name)}" for name in (rival.split("==")[0] for rival in RIVALS) if has(name))
     return (
         f"One {SIDE}×{SIDE} float32 image and its uint16 labels, newly drawn each time; one thread for every tool, as "
-        f"in the worker of a data loader; {rounds} rounds in turns. The ratio is to ubend with the same interpolation.\n\n"
+        f"in the worker of a data loader; {rounds} rounds in turns. The ratio is to ubend, interpolating alike.\n\n"
         f"{markdown_table(['tool', 'image', 'time', 'ratio'], rows)}\n\n{machine()} Tools: {rivals}.\n\n"
         "Command: `python benchmarks/elastic.py`"
     )
