@@ -354,7 +354,8 @@ def _print_contract(contract: "Contract") -> None:
         "Pixel size": f"{contract.pixel_size:g} µm" if contract.pixel_size else "not known",
         "Trained on": f"{_count(len(made.get('images', {})), 'image')}, {made.get('steps')} steps, "
         f"{made.get('minutes')} minutes, {made.get('date')}",
-        "Held-out quality": _in_one_line(contract.quality) if contract.quality else "unknown: no image was held out",
+        "Held-out quality": ", ".join(f"{name} {_score(value)}" for name, value in contract.quality.items())
+        or "unknown: no image was held out",
         "Made with": ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items()),
     }
     table = Table(box=None, pad_edge=False, show_header=False)

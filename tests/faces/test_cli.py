@@ -1,0 +1,343 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import ubend
+from ubend.data.formats import read_labels, write_labels
+from ubend.errors import UbendError
+from ubend.faces import cli
+from ubend.run import prediction
+from ubend.run.recipe import to_toml
+
+
+@pytest.fixture
+def data(discs, tmp_path):
+    """An annotated folder."""
+    for part, arrays in zip(("images", "masks"), discs, strict=True):
+        (tmp_path / "data" / part).mkdir(parents=True)
+        for number, array in enumerate(arrays):
+            write_labels(tmp_path / "data" / part / f"disc_{number}.tif", array)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def recipe(tiny, tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(to_toml(tiny), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def trained(model, tmp_path):
+    """The folder of a run."""
+    (tmp_path / "run").mkdir()
+    model.save(tmp_path / "run" / "model.safetensors")
+    return tmp_path / "run"
+
+
+def run(*arguments):
+    """Run a command that succeeds, and return what it says."""
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    return result.output
+
+
+def fail(*arguments, capsys, monkeypatch):
+    """Run a command that fails as from a shell: exit code 2, one line, no traceback; return the line."""
+    monkeypatch.setattr(sys, "argv", ["ubend", *(str(argument) for argument in arguments)])
+    with pytest.raises(SystemExit) as caught:
+        cli.run()
+    said = capsys.readouterr()
+    assert caught.value.code == 2
+    assert said.err.startswith("ubend: ")
+    assert said.err.count("\n") == 1
+    assert "Traceback" not in said.out + said.err
+    assert "\x1b" not in said.out + said.err
+    return said.err
+
+
+@pytest.fixture
+def failing(capsys, monkeypatch):
+    return lambda *arguments: fail(*arguments, capsys=capsys, monkeypatch=monkeypatch)
+
+
+# from start to end
+
+
+def test_train_predict_evaluate(data, recipe, tmp_path):
+    out = tmp_path / "a run"
+    said = run("train", data, "--out", out, "--recipe", recipe, "--steps", 30, "--device", "cpu", "--seed", 1)
+    assert "3 images to train on, 1 held out; 1 channel; labels: foreground and background (binary)" in said
+    assert "U-Net of width 4, depth 2; 2 × 64×64 a step; 30 steps" in said
+    assert "after step 12, on held-out images: IoU 0." in said
+    assert "Trained 30 steps in" in said
+    assert "On held-out images: IoU 0." in said
+    assert f"ubend predict '{out}' IMAGES --out RESULTS" in said
+    said = run("predict", out, data / "images", "--out", tmp_path / "results", "--probabilities")
+    assert f"Wrote 4 label images into {tmp_path / 'results'}." in said
+    assert "Labels: 0, 255, as in training." in said
+    assert f"ubend evaluate {tmp_path / 'results'} TRUTH" in said
+    assert len(list((tmp_path / "results").iterdir())) == 8
+    said = run("evaluate", tmp_path / "results", data, "--json", tmp_path / "scores.json")
+    assert "Over all: IoU 0." in said
+    assert "disc_3" in said
+    assert "probabilities" in said
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["kind"] == "binary"
+    assert [row["name"] for row in scores["rows"]] == [f"disc_{number}" for number in range(4)]
+    assert 0.3 < scores["overall"]["IoU"] <= 1
+
+
+def test_by_the_clock_and_few_images(data, recipe, tmp_path):
+    for number in (2, 3):
+        (data / "images" / f"disc_{number}.tif").unlink()
+        (data / "masks" / f"disc_{number}.tif").unlink()
+    said = run("train", data, "--out", tmp_path / "run", "--recipe", recipe, "--minutes", 0.01, "--device", "cpu")
+    assert "2 images to train on, 0 held out" in said
+    assert "0.01 minutes" in said
+    assert "its quality is unknown" in said
+
+
+def test_objects(data, recipe, tmp_path):
+    said = run("train", data, "-o", tmp_path / "run", "-r", recipe, "--steps", 30, "--task", "instances")
+    assert "labels: single objects (instances)" in said
+    said = run("predict", tmp_path / "run", data / "images" / "disc_0.tif", "-o", tmp_path / "results")
+    assert "Wrote 1 label image into" in said
+    assert " objects." in said
+    assert "Labels: 0 is background, 1 to n are the objects." in said
+
+
+def test_an_ignored_label(data, recipe, tmp_path):
+    truth = np.zeros((80, 96), np.uint8)
+    truth[:, :20], truth[20:60, 30:60] = 9, 255
+    write_labels(data / "masks" / "disc_0.tif", truth, overwrite=True)
+    said = run("train", data, "-o", tmp_path / "run", "-r", recipe, "--steps", 2, "--ignore", 9)
+    assert "Pixels with the label 9 count as not labelled" in said
+
+
+def test_names_with_brackets_are_said_as_they_are(trained, discs, tmp_path):
+    images, out = tmp_path / "[bold] images", tmp_path / "[red]results"
+    images.mkdir()
+    tifffile.imwrite(images / "[dim]x.tif", discs[0][0])
+    assert str(out) in run("predict", trained, images, "--out", out)
+    write_labels(tmp_path / "truth.tif", discs[1][0])
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth.tif").rename(tmp_path / "truth" / "[dim]x.tif")
+    assert "[dim]x" in run("evaluate", out, tmp_path / "truth")
+
+
+def test_what_fails_beside_what_succeeds(trained, data, tmp_path):
+    (data / "images" / "broken.tif").write_text("no image")
+    result = CliRunner().invoke(cli.app, ["predict", str(trained), str(data / "images"), "--out", str(tmp_path / "r")])
+    assert result.exit_code == 1
+    assert "Wrote 4 label images" in result.stdout
+    assert "skipped broken.tif: Cannot read" in result.stderr
+
+
+# describe
+
+
+def test_the_paper_described():
+    said = run("describe", "paper")
+    for words in (
+        "64·(1·3·3+1) = 640", "31,030,658 parameters in 23 convolutional layers", "572×572 → 388×388", "150.428 GMAC",
+        "Halo 92 px a side", "receptive field 188 or 204 px", "1024·(512·3·3+1) = 4,719,616", "Ronneberger",
+    ):  # fmt: skip
+        assert words in said
+
+
+def test_another_size_described(failing):
+    assert "188×188 → 4×4" in run("describe", "paper", "--size", 188)
+    assert "the nearest sizes to 570 are 556 and 572" in failing("describe", "paper", "--size", 570)
+
+
+def test_a_recipe_file_described(recipe):
+    assert "16·(8·3·3) = 1,152" in run("describe", recipe)  # no bias beside a batch normalisation
+    assert "Batch normalisation: " in run("describe", recipe)
+
+
+def test_a_model_described(trained, model):
+    for what in (trained, trained / "model.safetensors"):
+        said = run("describe", what)
+        assert "binary, label values 0, 255" in said
+        assert "3 images, 40 steps" in said
+        assert f"IoU {model.contract.quality['IoU']:.4f}" in said
+        assert "Views averaged" in said
+
+
+# mistakes
+
+
+def test_a_folder_that_is_missing(failing, data, trained, tmp_path):
+    assert "There is no folder" in failing("train", tmp_path / "dat", "--out", tmp_path / "new")
+    assert "the nearest name in" in failing("train", tmp_path / "dat", "--out", tmp_path / "new")
+    assert "There is no folder" in failing("predict", trained, tmp_path / "imgs", "--out", tmp_path / "new")
+    assert "There is no folder" in failing("evaluate", tmp_path / "results", data)
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_empty_folder(failing, trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "holds no annotated images: it is empty" in failing("train", tmp_path / "empty", "--out", tmp_path / "new")
+    assert "holds no image that can be read" in failing("predict", trained, tmp_path / "empty", "--out", tmp_path / "n")
+
+
+def test_an_image_without_mask(failing, data, tmp_path):
+    (data / "masks" / "disc_2.tif").unlink()
+    assert "disc_2.tif" in failing("train", data, "--out", tmp_path / "new")
+
+
+def test_sizes_that_differ(failing, data, tmp_path):
+    write_labels(data / "masks" / "disc_2.tif", np.eye(50, dtype=int), overwrite=True)
+    assert "image and labels must have the same rows and columns" in failing("train", data, "--out", tmp_path / "new")
+
+
+def test_a_truncated_file(failing, data, trained, tmp_path):
+    path = data / "images" / "disc_1.tif"
+    path.write_bytes(path.read_bytes()[:300])
+    assert "disc_1.tif: it is truncated" in failing("train", data, "--out", tmp_path / "new")
+
+
+def test_a_model_that_is_none(failing, data, tmp_path):
+    (tmp_path / "model").write_text("hello")
+    assert "is no model file, or damaged" in failing(
+        "predict", tmp_path / "model", data / "images", "-o", tmp_path / "r"
+    )
+    assert "no model file" in failing("predict", tmp_path / "none", data / "images", "-o", tmp_path / "r")
+
+
+def test_a_model_that_is_newer(failing, data, trained, tmp_path):
+    from safetensors import safe_open
+
+    path = trained / "model.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path), path, {**metadata, "format_version": "99"})
+    assert "has the format version 99" in failing("predict", trained, data / "images", "-o", tmp_path / "r")
+    assert "update ubend" in failing("describe", trained)
+
+
+def test_channels_that_do_not_fit(trained, tmp_path):
+    (tmp_path / "rgb").mkdir()
+    image = np.random.default_rng(0).integers(0, 255, (20, 20, 3)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "rgb" / "a.tif", image)
+    result = CliRunner().invoke(cli.app, ["predict", str(trained), str(tmp_path / "rgb"), "--out", str(tmp_path / "r")])
+    assert isinstance(result.exception, UbendError)
+    assert "skipped a.tif: the image has 3 channels, the model takes 1" in result.stderr
+
+
+def test_a_tile_too_large_for_the_memory(failing, data, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction, "free_memory", lambda _device: 2 * 22 * 4 * 60**2)
+    line = failing("predict", trained, data / "images", "--out", tmp_path / "r", "--tile", 500)
+    assert "--tile 60 fits" in line
+    run("predict", trained, data / "images", "--out", tmp_path / "r", "--tile", 60)
+
+
+def test_what_is_there_is_not_replaced(failing, data, recipe, trained, tmp_path):
+    assert "already holds model.safetensors" in failing(
+        "train", data, "--out", trained, "--recipe", recipe, "--steps", 1
+    )
+    run("predict", trained, data / "images", "--out", tmp_path / "results")
+    before = read_labels(tmp_path / "results" / "disc_0.tif")[0].pixels
+    assert "exists already" in failing("predict", trained, data / "images", "--out", tmp_path / "results")
+    assert (read_labels(tmp_path / "results" / "disc_0.tif")[0].pixels == before).all()
+    run("predict", trained, data / "images", "--out", tmp_path / "results", "--overwrite")
+    (tmp_path / "scores.json").write_text("mine")
+    assert "exists already" in failing("evaluate", tmp_path / "results", data, "--json", tmp_path / "scores.json")
+    assert (tmp_path / "scores.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (("--recipe", "papr"), "did you mean 'paper'?"),
+        (("--minutes", 1, "--steps", 1), "by minutes or by steps, not both"),
+        (("--minutes", 0), "more than 0 minutes"),
+        (("--task", "cells"), "one of binary, classes, instances"),
+        (("--device", "tpu"), "no device 'tpu' here"),
+        (("--labels", "nuclei"), "nuclei"),
+    ],
+)
+def test_a_choice_that_is_none(choice, message, failing, data, tmp_path):
+    assert message in failing("train", data, "--out", tmp_path / "new", *choice)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(13, "Permission denied", "secret.tif"), MemoryError(), UbendError("two\nlines [red]with[/] tags")],
+)
+def test_any_error_is_one_line(error, failing, monkeypatch):
+    def raise_it():
+        raise error
+
+    monkeypatch.setattr(cli, "app", raise_it)
+    line = failing()
+    expected = {
+        PermissionError: "secret.tif: Permission denied",
+        MemoryError: "out of memory",
+        UbendError: "two lines [red]",
+    }
+    assert expected[type(error)] in line
+
+
+# a real shell
+
+
+def shell(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "ubend", *(str(argument) for argument in arguments)],
+        capture_output=True, text=True, check=False, encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
+    )  # fmt: skip
+
+
+def test_version_help_and_usage():
+    version = shell("--version")
+    assert (version.returncode, version.stdout.strip(), version.stderr) == (0, ubend.__version__, "")
+    help_page = shell("--help")
+    assert help_page.returncode == 0
+    assert all(verb in help_page.stdout for verb in ("demo", "train", "predict", "evaluate", "describe"))
+    for wrong in (("trian",), ("train",), ("train", "data", "--stps", 3), ("demo", "--seed", -1)):
+        done = shell(*wrong)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert "Usage" in done.stderr
+
+
+def test_a_mistake_in_a_shell(tmp_path):
+    done = shell("train", tmp_path / "none", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"ubend: There is no folder {tmp_path / 'none'}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_nothing_heavy_is_imported_for_help():
+    code = "import sys, ubend.faces.cli; print(sorted({'torch', 'numpy', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_pipe_gets_no_colours_and_whole_lines():
+    done = shell("describe", "paper", COLUMNS="40", TERM="xterm-256color")
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout
+    assert "1024·(512·3·3+1) = 4,719,616" in done.stdout
+
+
+def test_a_reader_that_goes_away():
+    """`ubend describe paper | head -1`."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "ubend", "describe", "paper"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
