@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from ubend.data.tiles import TileConfig
 from ubend.method.network import NetworkConfig
 from ubend.run.recipe import OptimiserConfig, Recipe
 from ubend.run.training import train
+
+settings.register_profile("no clock", deadline=None)  # a busy machine is no fault
+settings.load_profile("no clock")
 
 TINY = Recipe(
     network=NetworkConfig(width=4, depth=2, padding="same", normalisation="batch", dropout=0.0),

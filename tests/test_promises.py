@@ -60,7 +60,8 @@ def test_predicting_twice_gives_the_same(model, discs):
 @pytest.mark.parametrize(
     "forbidden",
     [
-        r"\b(import|from) pickle\b|\bpickle\.", r"\btorch\.load\b", r"\btorch\.save\b", r"allow_pickle\s*=\s*True", r"\byaml\.\w*load\b",
+        r"\b(import|from) pickle\b|\bpickle\.\w", r"\btorch\.(load|save)\b", r"allow_pickle\s*=\s*True",
+        r"\byaml\.\w*load\b",
         r"\b(dill|cloudpickle|joblib|shelve|marshal)\b", r"(?<![.\w])(eval|exec)\(", r"__import__\(",
     ],
 )  # fmt: skip

@@ -25,7 +25,7 @@ def positions(shape, affine, displacements=None):
     return where + CubicSpline(knots, along_rows, axis=2, bc_type="natural")(at[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     top=st.integers(-40, 40),
