@@ -86,7 +86,7 @@ def test_what_cannot_be_deformed():
         deform(np.zeros((3, 3), complex), bend)
     with pytest.raises(InputError, match=r"\(2, 2, 2, 2\)"):
         deform(np.zeros((2, 2, 2, 2)), bend)
-    with pytest.raises(InputError, match="order is 0 .nearest., 1 .linear. or 3 .cubic., not 2"):
+    with pytest.raises(InputError, match=r"order is 0 .nearest., 1 .linear. or 3 .cubic., not 2"):
         deform(np.zeros((3, 3)), bend, order=2)
     with pytest.raises(InputError, match="points >= 1"):
         draw_elastic(np.random.default_rng(0), (3, 3), points=0)

@@ -16,7 +16,7 @@ def test_paper_sizes():
 
 
 def test_a_wrong_size_names_the_nearest():
-    with pytest.raises(InputError, match="570 px does not fit .* depth 4; the nearest sizes are 556 and 572"):
+    with pytest.raises(InputError, match=r"570 px does not fit .* depth 4; the nearest sizes are 556 and 572"):
         geometry.output_size(570, 4)
     with pytest.raises(InputError, match="nearest sizes are 188"):
         geometry.output_size(100, 4)
@@ -46,7 +46,7 @@ def test_spans_cover_each_pixel_once_in_phase(length, depth, extra):
 
 
 def test_a_tile_too_small_is_refused():
-    with pytest.raises(InputError, match="tile of 187 px is too small .* the smallest is 204"):
+    with pytest.raises(InputError, match=r"tile of 187 px is too small .* the smallest is 204"):
         geometry.tile_spans(512, largest_input=187, depth=4)
 
 

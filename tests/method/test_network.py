@@ -53,7 +53,7 @@ def test_padded_output_has_the_size_of_the_input():
 def test_a_wrong_size_is_refused_with_the_nearest():
     net = UNet(NetworkConfig(width=2))
     with pytest.raises(
-        InputError, match="570×572 px does not fit .* depth 4; the nearest sizes to 570 are 556 and 572"
+        InputError, match=r"570×572 px does not fit .* depth 4; the nearest sizes to 570 are 556 and 572"
     ):
         net(torch.zeros(1, 1, 570, 572))
     padded = UNet(replace(SMALL, padding="same"))

@@ -577,7 +577,7 @@ def _in_one_piece(image: NDArray[np.integer[Any]], ignore: int | None) -> NDArra
     """Say for each value but background and unlabelled whether it is one piece."""
     unlabelled = image < 0 if ignore is None else (image < 0) | (image == ignore)
     values = np.where(unlabelled, 0, image).astype(np.int64)
-    pieces = connected_pieces(values, background=0, connectivity=2)  # type: ignore[no-untyped-call]
+    pieces = connected_pieces(values, background=0, connectivity=2)
     sizes = np.bincount(pieces.ravel())[1:]
     value_of_piece = np.zeros(len(sizes) + 1, np.int64)
     value_of_piece[pieces.ravel()] = values.ravel()

@@ -136,7 +136,7 @@ def draw_tile(
     seed, step, sample = key
     number = step * tiles.batch + sample
     epoch, place = divmod(number, len(images))
-    order = np.random.default_rng((seed, epoch)).permutation(len(images))
+    order = np.random.default_rng((seed, epoch, 0, 1)).permutation(len(images))  # 4 numbers: no stream of a tile
     source = images[order[place]]
     rng = np.random.default_rng(key)
     shape = (tiles.size, tiles.size)

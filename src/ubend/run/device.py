@@ -58,6 +58,11 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of NumPy or torch says that memory ran out."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 def free_memory(device: torch.device) -> int:
     """Return the bytes that a device can still give, counting the limits of a container."""
     if device.type == "cuda":

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 
 from ubend.data.annotated import Annotated, Kind, find_pairs, infer_task, read_pairs
 from ubend.data.tiles import Batch, TrainingImage, draw_batch
-from ubend.errors import FileError, InputError, TrainingError
+from ubend.errors import FileError, InputError, OutOfMemory, TrainingError
 from ubend.method.energy import dice_term, weighted_cross_entropy
+from ubend.method.geometry import nearest_valid_inputs
 from ubend.method.network import UNet
 from ubend.run.contract import Contract
-from ubend.run.device import autocast, choose_device, mixed_precision
+from ubend.run.device import autocast, choose_device, is_out_of_memory, mixed_precision
 from ubend.run.evaluation import Evaluation
 from ubend.run.model import FILE_NAME, Model
 from ubend.run.prediction import margin
@@ -165,10 +166,15 @@ def train(  # noqa: PLR0913
     if on_plan is not None:
         on_plan(contract, len(rest), len(held_out))
     prepared = prepare(rest, contract)
-    net, quality, steps_done = fit(
-        prepared, held_out, contract, device=choose_device(device), seed=seed, start=start,
-        on_step=on_step, on_validation=on_validation,
-    )  # fmt: skip
+    try:
+        net, quality, steps_done = fit(
+            prepared, held_out, contract, device=choose_device(device), seed=seed, start=start,
+            on_step=on_step, on_validation=on_validation,
+        )  # fmt: skip
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
+            raise
+        raise OutOfMemory(_smaller_tiles(recipe)) from None
     contract = tune_objects(net, held_out, contract)
     provenance = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -305,6 +311,17 @@ def fit(
     if best is not None:
         net.load_state_dict(weights)
     return net.cpu().eval(), quality, step
+
+
+def _smaller_tiles(recipe: Recipe) -> str:
+    tiles, step = recipe.tiles, 2**recipe.network.depth
+    size = f"batch = {tiles.batch // 2}" if tiles.batch > 1 else f"size = {tiles.size // 2 // step * step}"
+    if tiles.batch == 1 and recipe.network.padding == "none":
+        size = f"size = {nearest_valid_inputs(tiles.size // 2, recipe.network.depth)[0]}"
+    return (
+        f"{tiles.batch} × {tiles.size}×{tiles.size} a step do not fit the memory; "
+        f"try {size} in the [tiles] of the recipe, about half of it"
+    )
 
 
 def _with_length(recipe: Recipe, minutes: float | None, steps: int | None) -> Recipe:
