@@ -24,7 +24,7 @@ from ubend.run.training import Progress, train
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "isbi2012_em"
 COMMAND = "python benchmarks/paper_recipe.py"
-RATES = (1e-4, 3e-4, 1e-3)
+RATES = (1e-5, 1e-4, 1e-3)
 
 
 def annotated() -> tuple[list[Any], list[Any], str]:

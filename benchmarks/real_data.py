@@ -43,7 +43,7 @@ def dsb2018(names: list[str]) -> Split:
         names = [row["file"] for row in csv.DictReader(file) if row["modality"] == "fluorescence"]
     order = np.random.default_rng(11).permutation(len(names))
     train, test = ([names[i] for i in order[part]] for part in (slice(16, 32), slice(160, 260)))
-    return Split(train, test, "AP@0.5, pooled", 0.70, "16 fluorescence images, scored on 100 others")
+    return Split(train, test, "AP@0.5 (pooled)", 0.70, "16 fluorescence images, scored on 100 others")
 
 
 def dic_hela(names: list[str]) -> Split:

@@ -231,7 +231,7 @@ def test_channels_that_do_not_fit(trained, tmp_path):
     tifffile.imwrite(tmp_path / "rgb" / "a.tif", image)
     result = CliRunner().invoke(cli.app, ["predict", str(trained), str(tmp_path / "rgb"), "--out", str(tmp_path / "r")])
     assert isinstance(result.exception, UbendError)
-    assert "skipped a.tif: the image has 3 channels, the model takes 1" in result.stderr
+    assert "a.tif: the image has 3 channels, the model takes 1" in str(result.exception)
 
 
 def test_a_tile_too_large_for_the_memory(failing, data, trained, tmp_path, monkeypatch):

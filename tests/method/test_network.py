@@ -64,8 +64,8 @@ def test_a_wrong_size_is_refused_with_the_nearest():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"width": 0}, "width of at least 1, not 0"),
-        ({"classes": 1}, "classes of at least 2"),
+        ({"width": 0}, "width from 1 to 4096, not 0"),
+        ({"classes": 1}, "classes from 2 to 4096"),
         ({"padding": "valid"}, "padding of a network is 'none' or 'same', not 'valid'"),
         ({"dropout": 1.0}, "dropout is a probability"),
         ({"dimensions": 3}, "dimensions of a network is 2"),

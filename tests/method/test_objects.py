@@ -103,3 +103,34 @@ def test_refuses_what_is_no_probability(probability, message):
 def test_refuses_a_parameter_out_of_range(wrong):
     with pytest.raises(InputError, match=f"{next(iter(wrong))} is"):
         foreground_to_objects(np.zeros((2, 2)), **wrong)
+
+
+def dumbbell(waist):
+    """Two discs of radius 8, 22 px apart, joined by a bar `waist` pixels high; and a line one pixel thin."""
+    rows, columns = np.indices((40, 50))
+    discs = ((rows - 12) ** 2 + (columns - 13) ** 2 <= 64) | ((rows - 12) ** 2 + (columns - 35) ** 2 <= 64)
+    bar = (abs(rows - 12) <= waist // 2) & (columns > 13) & (columns < 35)
+    return discs | bar | ((rows == 33) & (columns > 5))
+
+
+@pytest.mark.parametrize(("split", "expected"), [(0.0, 2), (1.0, 3), (3.0, 3), (7.0, 2)])
+def test_objects_are_parted_at_waists_that_are_deep_enough(split, expected):
+    mask = dumbbell(waist=5)  # radius 8 at the bodies, 3 at the waist
+    labels = foreground_to_objects(mask, gap=0, split=split)
+    assert labels.max() == expected
+    assert ((labels > 0) == mask).all()  # not a pixel is lost, nor is the thin line
+    assert labels[33, 20] == expected  # numbers follow the scan
+    if expected == 3:
+        assert labels[12, 13] == 1
+        assert labels[12, 35] == 2
+
+
+def test_a_disc_is_not_parted():
+    rows, columns = np.indices((40, 40))
+    disc = (rows - 20) ** 2 + (columns - 20) ** 2 <= 200
+    assert foreground_to_objects(disc, split=0.75).max() == 1
+
+
+def test_split_out_of_range():
+    with pytest.raises(InputError, match="split is -1; allowed is a number of pixels from 0 on"):
+        foreground_to_objects(np.zeros((3, 3)), split=-1)

@@ -50,7 +50,7 @@ def test_any_tile_gives_the_network_on_the_whole_mirrored_image(rows, columns, d
     np.testing.assert_allclose(tiled, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (500, 37), (257, 301)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (500, 37), (257, 301), (700, 500)])
 def test_depth_4_at_the_paper_s_geometry(shape):
     predict = network(4, 1, width=1)
     image = np.random.default_rng(1).random((1, *shape), dtype=np.float32)

@@ -63,7 +63,7 @@ def test_unlabelled_pixels_are_not_scored():
     truth, result = np.array([[1, 1, 0, 7, 7]]), np.array([[1, 1, 0, 1, 0]])
     assert evaluate_arrays([truth], [result], task=Task("binary", (0, 1), 7)).overall["IoU"] == 1
     truth = np.array([[1, 1, 0, -1, -1]])
-    assert evaluate_arrays([truth], [result], task=INSTANCES).overall["AP@0.5, pooled"] == 1
+    assert evaluate_arrays([truth], [result], task=INSTANCES).overall["AP@0.5 (pooled)"] == 1
 
 
 def test_classes():
@@ -88,9 +88,9 @@ def test_instances():
         {
             "IoU": 9 / 12,
             "Dice": 18 / 21,
-            "F1@0.5, pooled": 10 / 11,
-            "AP@0.5, pooled": 5 / 6,
-            "AP@0.5, mean of images": (1 + 2 / 3) / 2,
+            "F1@0.5 (pooled)": 10 / 11,
+            "AP@0.5 (pooled)": 5 / 6,
+            "AP@0.5 (mean of images)": (1 + 2 / 3) / 2,
         }
     )
 
@@ -99,7 +99,7 @@ def test_images_without_objects_do_not_enter_the_mean():
     nothing = np.zeros_like(INSTANCE_TRUTH)
     evaluation = evaluate_arrays([INSTANCE_TRUTH, nothing], [INSTANCE_RESULT, nothing], task=INSTANCES)
     assert math.isnan(evaluation.rows[1].scores["AP@0.5"])
-    assert evaluation.overall["AP@0.5, mean of images"] == pytest.approx(2 / 3)
+    assert evaluation.overall["AP@0.5 (mean of images)"] == pytest.approx(2 / 3)
 
 
 def test_to_dict_is_json_without_nan():
@@ -195,7 +195,7 @@ def test_headlines_are_overall_scores():
 def test_task_may_be_stated(tmp_path):
     truth = write(tmp_path / "truth", a=CELLS)
     results = write(tmp_path / "results", a=CELLS)
-    assert evaluate_folders(results, truth, task="instances").overall["AP@0.5, pooled"] == 1
+    assert evaluate_folders(results, truth, task="instances").overall["AP@0.5 (pooled)"] == 1
     ignored = evaluate_folders(write(tmp_path / "all", a=np.ones_like(CELLS)), truth, task="binary", ignore=0)
     assert ignored.overall["IoU"] == 1
 

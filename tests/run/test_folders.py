@@ -200,5 +200,5 @@ def test_nothing_to_segment(tmp_path, out, model):
 
 def test_out_is_a_folder(images, tmp_path, model):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(FileError, match="file is a file: give --out a folder"):
+    with pytest.raises(FileError, match="file is a file, not a folder: nothing can be written"):
         predict_folder(model, images, tmp_path / "file")

@@ -143,7 +143,7 @@ def test_channels(net):
 
 @pytest.mark.parametrize("kind", ["percentile", "range", "standardise"])
 @pytest.mark.parametrize("image", [
-    np.zeros((1, 1), np.uint8), np.full((1, 70), 9, np.int64), np.full((40, 30), 1e30), np.eye(30, dtype=bool),
+    np.zeros((1, 1), np.uint8), np.full((1, 70), 9, np.int64), np.full((40, 30), 1e-30), np.eye(30, dtype=bool),
     np.zeros((3, 2), np.float16), np.full((5, 5), 2**63, np.uint64),
 ])  # fmt: skip
 def test_odd_images(kind, image):
@@ -202,7 +202,7 @@ def test_memory_that_runs_out_on_the_way(error, net, monkeypatch):
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr(prediction, "predict_tiles", fail)
+    monkeypatch.setattr(UNet, "forward", fail)
     with pytest.raises(OutOfMemory, match=r"tiles of 120 px do not fit the memory of cpu; try --tile 60"):
         net.predict(noise(300, 300), tile=120)
 
@@ -239,3 +239,16 @@ def test_objects_are_counted(instance_model):
     assert labels(contract, [0.9, 0.9, 0.1, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.9]).tolist() == [
         [1, 1, 1, 2, 2, 0, 0, 0, 0, 0, 0]
     ]
+
+
+def test_float_images_beyond_one_have_no_range():
+    model = random_model(kind="range")
+    with pytest.raises(InputError, match=r"takes float images from 0 to 1, these go from -1 to 3999; .percentile. or"):
+        model.predict(np.array([[-1.0, 3999.0]]))
+
+
+@pytest.mark.parametrize("tile", [60, 100])
+def test_tiles_do_not_matter_in_16_bits_either(tile):
+    model = random_model()
+    image = noise(150, 170)
+    np.testing.assert_allclose(model.predict(image, tile=tile), model.predict(image), atol=1e-5)

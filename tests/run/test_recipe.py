@@ -83,7 +83,7 @@ def test_a_whole_number_does_for_a_fraction(tmp_path):
         ("[network]\ndropout = true", "dropout is a number, not True"),
         ("[augmentation]\nflip = 1", "flip is true or false, not 1"),
         ("[network]\npadding = 'valid'", "padding is 'none' or 'same', not 'valid'"),
-        ("[network]\nwidth = 0", "a network needs width of at least 1, not 0"),
+        ("[network]\nwidth = 0", "a network needs width from 1 to 4096, not 0"),
         ("[tiles]\nbatch = 0", "tiles need .* batch >= 1"),
         ("[augmentation]\nnoise = -1", "noise of the augmentation is 0 or more"),
         ("[augmentation]\nrotation = nan", "rotation is a finite number, not nan"),

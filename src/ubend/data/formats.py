@@ -431,6 +431,23 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], *, overw
         part.unlink(missing_ok=True)
 
 
+def check_writable(folder: str | Path) -> None:
+    """Raise FileError unless files can be written into a folder, or it can be made; nothing is made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as here:
+    ...     check_writable(Path(here) / "to" / "be" / "made")
+    """
+    folder = Path(folder).absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir():
+        raise FileError(f"{nearest} is a file, not a folder: nothing can be written into {folder}.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise FileError(f"{nearest} is not yours to write into; choose another folder.")
+
+
 def _check_free(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise FileError(f"Cannot write {path}: it is a folder.")

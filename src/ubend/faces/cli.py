@@ -64,7 +64,7 @@ def run() -> None:
     except KeyboardInterrupt:
         _fail("stopped", code=130)
     except MemoryError:
-        _fail("out of memory: close other programs, or give --tile a smaller number")
+        _fail("out of memory: close other programs; smaller can be --tile of predict, and [tiles] of a recipe")
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -147,7 +147,12 @@ def train(
     if model.contract.quality:
         console.print("On held-out images: " + _in_one_line(model.contract.quality))
     else:
-        console.print("No image was held out (there are fewer than three), so its quality is unknown.")
+        why = (
+            "the recipe holds none out"
+            if model.contract.recipe.training.held_out == 0
+            else "there are fewer than three"
+        )
+        console.print(f"No image was held out ({why}), so its quality is unknown.")
     console.print(f"Wrote {escape(str(out / 'model.safetensors'))}, recipe.toml, log.csv. Next:")
     console.print(f"  [bold]{_command('ubend predict', out, 'IMAGES --out RESULTS')}[/]")
 
@@ -171,7 +176,9 @@ def predict(
         console.print("Labels: 0 is background, 1 to n are the objects.")
     else:
         console.print("Labels: " + ", ".join(str(value) for value in loaded.contract.task.values) + ", as in training.")
-    console.print(f"Next, with the truth at hand:\n  [bold]{_command('ubend evaluate', out, 'TRUTH')}[/]")
+    task = loaded.contract.task
+    said = f"TRUTH --task {task.kind}" + ("" if task.ignore_label is None else f" --ignore {task.ignore_label}")
+    console.print(f"Next, with the truth at hand:\n  [bold]{_command('ubend evaluate', out, said)}[/]")
     if failed:
         raise typer.Exit(1)
 
@@ -208,13 +215,14 @@ def describe(
     from ubend.run.model import load
     from ubend.run.recipe import RECIPES, load_recipe
 
-    if what in RECIPES or what.endswith(".toml") or not Path(what).exists():
+    looks_like_a_path = what.endswith(".safetensors") or Path(what).name != what
+    if what in RECIPES or what.endswith(".toml") or not (looks_like_a_path or Path(what).exists()):
         recipe, contract = load_recipe(what), None
         network = recipe.network
     else:
         contract = load(what).contract
         recipe, network = contract.recipe, contract.network
-    _print_network(network, size or recipe.tiles.size)
+    _print_network(network, recipe.tiles.size if size is None else size)
     if contract is not None:
         _print_contract(contract)
     elif recipe.about:
@@ -227,8 +235,7 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
     with _progress_bar() as show:
 
         def on_step(progress: "TrainingProgress") -> None:
-            speed = progress.step / max(progress.seconds, 1e-9)
-            text = f"step {progress.step}  energy {progress.energy:.3f}  {speed:.1f} steps/s"
+            text = f"step {progress.step}  energy {progress.energy:.3f}  {progress.speed:.1f} steps/s"
             show("Training", progress.share, text, progress.seconds_left)
             waiting.append(progress.waiting)
 
@@ -287,6 +294,9 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
             show("Segmenting", (number - 1 + done / of) / files, name, None)
 
         result = predict_folder(model, images, out, on_image=on_image, on_tile=on_tile, **choices)
+    if len(result.failed) == 1 and not result.written:
+        path, reason = next(iter(result.failed.items()))
+        raise FileError(reason if str(path) in reason else f"{path}: {reason}")
     for path, reason in result.failed.items():
         problems.print(f"[bold red]ubend:[/] {escape(f'skipped {path.name}: {reason}')}", soft_wrap=True)
     if not result.written:
@@ -306,6 +316,7 @@ def _print_scores(evaluation: "Evaluation") -> None:
         table.add_row(escape(row.name), *(_score(row.scores.get(name)) for name in names))
     console.print(table)
     console.print("[bold]Over all:[/] " + _in_one_line(evaluation.overall))
+    console.print(f"[dim]Scored as {evaluation.kind} (--task says otherwise).[/]")
     for note in evaluation.notes:
         console.print(f"[dim]{escape(note)}[/]")
 
@@ -354,8 +365,9 @@ def _print_contract(contract: "Contract") -> None:
         "Pixel size": f"{contract.pixel_size:g} µm" if contract.pixel_size else "not known",
         "Trained on": f"{_count(len(made.get('images', {})), 'image')}, {made.get('steps')} steps, "
         f"{made.get('minutes')} minutes, {made.get('date')}",
-        "Held-out quality": ", ".join(f"{name} {_score(value)}" for name, value in contract.quality.items())
-        or "unknown: no image was held out",
+        "Held-out images": "the best validation of the run, one view: " + _plain(contract.quality)
+        if contract.quality
+        else "none, so the quality is unknown",
         "Made with": ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items()),
     }
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -364,8 +376,14 @@ def _print_contract(contract: "Contract") -> None:
     console.print(table)
 
 
-def _in_one_line(scores: dict[str, float]) -> str:
-    return ", ".join(f"{name} [bold]{_score(value)}[/]" for name, value in scores.items())
+def _in_one_line(scores: dict[str, float], most: int = 8) -> str:
+    """The scores, or of many classes only the means, which come first."""
+    shown = list(scores.items())[: most if len(scores) <= most else 2]
+    return ", ".join(f"{name} [bold]{_score(value)}[/]" for name, value in shown)
+
+
+def _plain(scores: dict[str, float]) -> str:
+    return _in_one_line(scores).replace("[bold]", "").replace("[/]", "")
 
 
 def _score(value: float | None) -> str:

@@ -62,7 +62,7 @@ def simulate_folders(scene: str, out: Path, seed: int) -> None:
 def write_picture(out: Path, task: Task, evaluation: Evaluation) -> Path:
     """Show image, truth and result of all test images in out/demo.png."""
     score = HEADLINES[evaluation.kind]
-    short = score.split(",")[0]
+    short = score.split(" (")[0]
     rows = []
     for path, row in zip(image_files(out / "test" / "images"), evaluation.rows, strict=True):
         truth, result = (read_labels(out / part / path.name)[0].pixels for part in ("test/masks", "results"))

@@ -106,8 +106,8 @@ def save_comparison(path: Path, rows: Sequence[Row], task: Task, *, title: str, 
     """
     from matplotlib.figure import Figure
 
-    height = 2.9 * len(rows) + 0.75
-    figure = Figure(figsize=(9.0, height), dpi=120, layout="constrained")
+    aspect = max(image.shape[0] / image.shape[1] for _, image, _, _ in rows)
+    figure = Figure(figsize=(9.0, (2.95 * aspect + 0.3) * len(rows) + 0.6), dpi=120, layout="constrained")
     figure.suptitle(title, fontsize=12, x=0.012, ha="left", weight="bold")
     axes = figure.subplots(len(rows), 3, squeeze=False)
     for line, (caption, image, truth, result) in zip(axes, rows, strict=True):

@@ -50,6 +50,8 @@ class AugmentationConfig:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.elastic_sigma > 1000 or self.elastic_points > 100:
+            raise InputError("elastic_sigma of the augmentation is at most 1000 px, elastic_points at most 100")
         for name in ("elastic_sigma", "rotation", "contrast", "brightness", "noise"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} of the augmentation is 0 or more, not {getattr(self, name)}")

@@ -67,10 +67,11 @@ class NetworkConfig:
     dimensions: Literal[2] = 2
 
     def __post_init__(self) -> None:
-        for name, least in (("in_channels", 1), ("classes", 2), ("width", 1), ("depth", 1)):
+        limits = (("in_channels", 1, 4096), ("classes", 2, 4096), ("width", 1, 4096), ("depth", 1, 8))
+        for name, least, most in limits:
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise InputError(f"a network needs {name} of at least {least}, not {value!r}")
+            if not isinstance(value, int) or not least <= value <= most:
+                raise InputError(f"a network needs {name} from {least} to {most}, not {value!r}")
         for name, allowed in (
             ("padding", ("none", "same")),
             ("normalisation", ("none", "batch")),

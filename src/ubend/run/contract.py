@@ -44,6 +44,11 @@ class Normalisation:
         """
         channels = image.shape[0]
         if self.kind == "range":
+            if image.dtype.kind == "f" and (image.min() < 0 or image.max() > 1):
+                raise InputError(
+                    f'normalisation = "range" takes float images from 0 to 1, these go from {image.min():g} to '
+                    f'{image.max():g}; "percentile" or "standardise" take any'
+                )
             largest = np.iinfo(image.dtype).max if image.dtype.kind in "iu" else 1.0
             return np.zeros(channels, np.float32), np.full(channels, 1 / largest, np.float32)
         stride = max(1, int(np.sqrt(image.shape[1] * image.shape[2] / SAMPLED_PIXELS)))

@@ -23,7 +23,7 @@ from ubend.scores import cells, em_challenge, regions
 
 __all__ = ["HEADLINES", "Evaluation", "ImageScores", "evaluate_arrays", "evaluate_folders"]
 
-HEADLINES: dict[Kind, str] = {"binary": "IoU", "classes": "mean IoU", "instances": "AP@0.5, pooled"}
+HEADLINES: dict[Kind, str] = {"binary": "IoU", "classes": "mean IoU", "instances": "AP@0.5 (pooled)"}
 """The one overall score of each task by which to compare two models; higher is better."""
 
 _PROBABILITIES = "_probabilities"
@@ -106,8 +106,8 @@ def evaluate_arrays(
         Labels as they were annotated; the task says which value is what. Pixels that are negative, or of the task's
         ignore label, are not scored.
     results : sequence of ndarray of int, shape (rows, columns)
-        One for each truth, of its size, with the values that the truth has. In a binary task whose background is 0,
-        any other value is foreground.
+        One for each truth, of its size, with the values that the truth has. In a binary task of 0 and 1, or 0 and 255,
+        any value but 0 is foreground.
     task : Task
         From `ubend.data.annotated.infer_task`.
     probabilities : sequence of ndarray of float32, shape (classes, rows, columns), optional
@@ -131,7 +131,7 @@ def evaluate_arrays(
     >>> truth = np.array([[1, 1, 0, 2, 2]])
     >>> result = np.array([[5, 5, 0, 0, 0]])
     >>> evaluation = evaluate_arrays([truth], [result], task=Task("instances", (), None))
-    >>> evaluation.overall["IoU"], evaluation.overall["AP@0.5, pooled"]
+    >>> evaluation.overall["IoU"], evaluation.overall["AP@0.5 (pooled)"]
     (0.5, 0.5)
     """
     names = [f"image {number}" for number in range(1, len(truths) + 1)] if names is None else list(names)
@@ -257,9 +257,9 @@ def _instances(truths: Sequence[NDArray[Any]], results: Sequence[NDArray[Any]], 
     ]
     together = cells.pooled(matchings)
     overall = _foreground(_sum(counts, 2)) | {
-        "F1@0.5, pooled": together.f1,
-        "AP@0.5, pooled": together.average_precision,
-        "AP@0.5, mean of images": _mean(found.average_precision for found in matchings),
+        "F1@0.5 (pooled)": together.f1,
+        "AP@0.5 (pooled)": together.average_precision,
+        "AP@0.5 (mean of images)": _mean(found.average_precision for found in matchings),
     }
     note = "AP@0.5: TP/(TP+FP+FN), pairs from an IoU of 0.5; pooled: counts of all images summed first."
     return Evaluation("instances", tuple(rows), overall, (note,))
@@ -295,7 +295,7 @@ def _without_nan(scores: dict[str, float]) -> dict[str, float | None]:
 
 def _result_indices(result: NDArray[Any], task: Task, name: str) -> NDArray[Any]:
     """Map the values of a result to 0..K-1."""
-    if task.kind == "binary" and (not task.values or task.values[0] == 0):
+    if task.kind == "binary" and task.values in ((), (0,), (0, 1), (0, 255)):
         return (result > 0).astype(np.int32)  # 255, or numbered objects, where the truth has 1: foreground all the same
     indices = class_indices(result, task)
     if (indices < 0).any():

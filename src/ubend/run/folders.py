@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ubend.data.formats import file_stem, image_files, read_images, write_labels, write_probabilities
-from ubend.errors import FileError, InputError
+from ubend.data.formats import check_writable, file_stem, image_files, read_images, write_labels, write_probabilities
+from ubend.errors import FileError, InputError, OutOfMemory
 from ubend.run.model import Model
-from ubend.run.prediction import OnTile, predict_labels
+from ubend.run.prediction import OnTile, check_tile, predict_labels
 
 PROBABILITIES = "_probabilities"
 
@@ -73,6 +73,8 @@ def predict_folder(
         If there is no image, two would have the same result, or a result exists already; nothing is computed then.
     """
     files, folder = _files(Path(images)), Path(out)
+    check_tile(model.contract.network, tile)
+    check_writable(folder)
     _check_results_free(files, folder, probabilities=probabilities, overwrite=overwrite)
     written: dict[Path, None] = {}
     objects: dict[str, int] = {}
@@ -92,7 +94,9 @@ def predict_folder(
         for picture in pictures:
             try:
                 result = model.predict(picture.pixels, tile=tile, on_tile=on_tile)
-            except InputError as error:
+            except (InputError, OutOfMemory) as error:
+                if isinstance(error, OutOfMemory) and tile is not None:
+                    raise  # the tile was asked for: it fits no other image better
                 failed[file] = str(error)
                 break
             labels = predict_labels(model.contract, result)
@@ -124,8 +128,6 @@ def _result_paths(folder: Path, name: str, *, probabilities: bool) -> list[Path]
 
 def _check_results_free(files: list[Path], folder: Path, *, probabilities: bool, overwrite: bool) -> None:
     """Refuse before anything is computed what could not be written afterwards."""
-    if folder.exists() and not folder.is_dir():
-        raise FileError(f"{folder} is a file: give --out a folder")
     owners: dict[str, Path] = {}
     paths: list[Path] = []
     for file in files:

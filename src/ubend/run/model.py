@@ -39,7 +39,7 @@ class Model:
         self.contract = contract
         self.network = network
         with torch.random.fork_rng(devices=[]):  # the numbers of who calls us stay as they are
-            self._predictor = for_prediction(network).to(choose_device(device))
+            self._predictor = for_prediction(network).to(choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def predict(
         self,

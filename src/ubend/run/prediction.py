@@ -93,21 +93,23 @@ def predict_probabilities(
         assert total is not None  # there is at least one view
         return (total[0] / len(turns)).cpu().numpy()
 
-    def whole(part: NDArray[Any], on_tile: OnTile | None) -> NDArray[np.float32]:
-        return predict_tiles(part, probabilities, depth=contract.network.depth, largest_tile=largest, on_tile=on_tile)
+    def within_memory(part: NDArray[Any]) -> NDArray[np.float32]:
+        try:
+            return probabilities(part)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            depth = contract.network.depth
+            fitting = nearest_valid_inputs(max(largest // 2, smallest_input_for(2**depth, depth)), depth)[0]
+            message = f"tiles of {largest} px do not fit the memory of {device}; try --tile {fitting}"
+            raise OutOfMemory(message) from None
 
-    try:
-        if chosen == "rotations":
-            return _mean_over_rotations(pixels, lambda part: whole(part, None), on_tile)
-        return whole(pixels, on_tile)
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            smaller = max(largest // 2, smallest_input_for(2**contract.network.depth, contract.network.depth))
-            fitting = nearest_valid_inputs(smaller, contract.network.depth)[0]
-            raise OutOfMemory(
-                f"tiles of {largest} px do not fit the memory of {device}; try --tile {fitting}"
-            ) from None
-        raise
+    def whole(part: NDArray[Any], on_tile: OnTile | None) -> NDArray[np.float32]:
+        return predict_tiles(part, within_memory, depth=contract.network.depth, largest_tile=largest, on_tile=on_tile)
+
+    if chosen == "rotations":
+        return _mean_over_rotations(pixels, lambda part: whole(part, None), on_tile)
+    return whole(pixels, on_tile)
 
 
 def predict_labels(contract: Contract, probabilities: NDArray[np.float32]) -> NDArray[np.integer]:
@@ -172,9 +174,8 @@ def _mean_over_rotations(
 
 def _largest_tile(config: NetworkConfig, shape: tuple[int, ...], device: torch.device, asked: int | None) -> int:
     """Choose the largest tile that half of the free memory holds, or check the one asked for."""
+    check_tile(config, asked)
     smallest = smallest_input_for(2**config.depth, config.depth)
-    if asked is not None and asked < smallest:
-        raise InputError(f"a tile of {asked} px is too small for this network; the smallest is {smallest}")
     memory = free_memory(device)
     fits = int(np.sqrt(memory / 2 / (BYTES_PER_VALUE * config.width)))
     if fits < smallest:
@@ -192,6 +193,13 @@ def _largest_tile(config: NetworkConfig, shape: tuple[int, ...], device: torch.d
             f"--tile {fitting} fits"
         )
     return asked
+
+
+def check_tile(config: NetworkConfig, tile: int | None) -> None:
+    """Raise InputError if the tile asked for is too small for a network."""
+    smallest = smallest_input_for(2**config.depth, config.depth)
+    if tile is not None and tile < smallest:
+        raise InputError(f"a tile of {tile} px is too small for this network; the smallest is {smallest}")
 
 
 def _megabytes(config: NetworkConfig, tile: int) -> int:

@@ -38,7 +38,7 @@ def annotated_images(
             raise InputError("with a folder of images, labels is the name of its label folder, not a list")
         return read_pairs(find_pairs(images, labels=labels))
     ready = [image for image in images if isinstance(image, Annotated)]
-    if ready and labels is None:
+    if ready and len(ready) == len(images) and labels is None:
         return ready
     if labels is None or isinstance(labels, str) or len(labels) != len(images) or not len(images):
         came = "none" if labels is None else repr(labels) if isinstance(labels, str) else len(labels)
@@ -55,15 +55,24 @@ def annotated_images(
     return found
 
 
-def hold_out(images: Sequence[Annotated], share: float, seed: int) -> tuple[list[Annotated], list[Annotated]]:
+def hold_out(
+    images: Sequence[Annotated], share: float, seed: int, *, few_values: bool = False
+) -> tuple[list[Annotated], list[Annotated]]:
     """Part whole images into those to train on and those to validate on; never tiles of one image.
 
-    Below three images none is held out, and one is always left to train on.
+    Below three images none is held out, and one is always left to train on. With `few_values`, where labels are
+    classes, an image with a class that no other image has is trained on.
     """
     number = 0 if len(images) < 3 or share == 0 else max(1, round(share * len(images)))
     number = min(number, MOST_HELD_OUT, len(images) - 1)
     order = np.random.default_rng((seed, 1)).permutation(len(images))
     held = set(order[:number].tolist())
+    seen = {int(v) for i, image in enumerate(images) if i not in held for v in np.unique(image.labels)}
+    for i in sorted(held):  # a class that only one image has is to be learnt
+        values = {int(v) for v in np.unique(images[i].labels)}
+        if few_values and not values <= seen:
+            held.discard(i)
+            seen |= values
     return [image for i, image in enumerate(images) if i not in held], [images[i] for i in sorted(held)]
 
 

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from ubend.data.annotated import Annotated, Kind, find_pairs, infer_task, read_pairs
+from ubend.data.formats import check_writable, write_atomically
 from ubend.data.tiles import Batch, TrainingImage, draw_batch
 from ubend.errors import FileError, InputError, OutOfMemory, TrainingError
 from ubend.method.energy import dice_term, weighted_cross_entropy
@@ -71,7 +72,9 @@ class Progress:
     learning_rate : float
         Of this step.
     waiting : float
-        Share of the time so far in which the network waited for tiles.
+        Share of the time of all steps so far in which the network waited for tiles.
+    speed : float
+        Steps a second so far, validations not counted.
     """
 
     step: int
@@ -81,6 +84,7 @@ class Progress:
     energy: float
     learning_rate: float
     waiting: float
+    speed: float
 
 
 OnStep = Callable[[Progress], None]
@@ -152,7 +156,7 @@ def train(  # noqa: PLR0913
     >>> model.segment(samples[0].image).shape
     (128, 128)
     """
-    start = time.perf_counter()
+    start, chosen = time.perf_counter(), choose_device(device)
     if not 0 <= seed < 2**63:
         raise InputError(f"a seed is a whole number from 0 to {2**63 - 1}, not {seed}")
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
@@ -161,21 +165,21 @@ def train(  # noqa: PLR0913
     seen = infer_task([image.labels for image in annotated], kind=task, ignore=ignore)
     count_channels(annotated)
     check_finite(annotated)
-    rest, held_out = hold_out(annotated, recipe.training.held_out, seed)
+    rest, held_out = hold_out(annotated, recipe.training.held_out, seed, few_values=seen.kind != "instances")
     contract = make_contract(recipe, seen, rest)
     if on_plan is not None:
         on_plan(contract, len(rest), len(held_out))
     prepared = prepare(rest, contract)
     try:
         net, quality, steps_done = fit(
-            prepared, held_out, contract, device=choose_device(device), seed=seed, start=start,
+            prepared, held_out, contract, device=chosen, seed=seed, start=start,
             on_step=on_step, on_validation=on_validation,
         )  # fmt: skip
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
             raise
         raise OutOfMemory(_smaller_tiles(recipe)) from None
-    contract = tune_objects(net, held_out, contract)
+    contract = tune_objects(net.to(chosen), held_out, contract)
     provenance = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "images": {image.name: fingerprint(image) for image in rest},
@@ -183,11 +187,11 @@ def train(  # noqa: PLR0913
         "steps": steps_done,
         "minutes": round((time.perf_counter() - start) / 60, 2),
         "seed": seed,
-        "machine": f"{platform.system()} {platform.machine()}, {choose_device(device).type}",
+        "machine": f"{platform.system()} {platform.machine()}, {chosen.type}",
         "versions": {name: version(name) for name in ("ubend", "torch", "numpy", "scipy")},
     }
     known = {name: score for name, score in quality.items() if math.isfinite(score)}  # NaN is no JSON
-    return Model(net, replace(contract, quality=known, provenance=provenance), device=device)
+    return Model(net.cpu(), replace(contract, quality=known, provenance=provenance), device=device)
 
 
 def train_folder(
@@ -224,13 +228,13 @@ def train_folder(
 
         model = train(annotated, on_step=record, **choices)
     model.save(out / FILE_NAME, overwrite=overwrite)
-    (out / RECIPE).write_text(to_toml(model.contract.recipe), encoding="utf-8")
+    recipe = to_toml(model.contract.recipe)
+    write_atomically(out / RECIPE, lambda path: path.write_text(recipe, encoding="utf-8"), overwrite=overwrite)
     return model
 
 
 def _check_free(out: Path, *, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise FileError(f"{out} is a file: name a folder to write the run into")
+    check_writable(out)
     taken = [name for name in (FILE_NAME, RECIPE, LOG) if (out / name).exists()]
     if taken and not overwrite:
         raise FileError(f"{out} already holds {' and '.join(taken)}; choose another folder or say --overwrite")
@@ -290,8 +294,12 @@ def fit(
                 raise TrainingError(_why_not_finite(step, value, rate, batch))
             share = clock.share(step)
             if on_step is not None:
-                seconds = clock.seconds()
-                on_step(Progress(step, share, seconds, clock.left(step), value, rate, waited / max(seconds, 1e-9)))
+                working = clock.working()
+                on_step(
+                    Progress(
+                        step, share, clock.seconds(), clock.left(step), value, rate, waited / working, step / working
+                    )
+                )
             if pending and share >= pending[0]:
                 pending = [at for at in pending if at > share]
                 began = time.perf_counter()
@@ -431,11 +439,15 @@ class _Clock:
         self.steps = recipe.training.steps
         self.start = start
         self.loop_start = time.perf_counter()
-        self.last_validation = 0.0
+        self.last_validation = self.validating = 0.0
 
     def seconds(self) -> float:
         """Seconds since the start of the run."""
         return time.perf_counter() - self.start
+
+    def working(self) -> float:
+        """Seconds of all steps, without validations."""
+        return max(time.perf_counter() - self.loop_start - self.validating, 1e-9)
 
     def share(self, step: int) -> float:
         """Share of the run that is done after `step` steps; in a timed run the last validation is reserved."""
@@ -452,6 +464,7 @@ class _Clock:
 
     def reserve(self, seconds: float, *, left: int, counts_objects: bool) -> None:
         """Remember what a validation takes, while there is another to come; choosing how to part objects takes more."""
+        self.validating += seconds
         self.last_validation = seconds * (4 if counts_objects else 1) if left else 0.0
 
     def too_slow(self, left: int) -> bool:

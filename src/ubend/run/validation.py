@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ubend.data.annotated import Annotated
+from ubend.errors import TrainingError
 from ubend.method.network import UNet, for_prediction
 from ubend.run.contract import Contract
 from ubend.run.evaluation import HEADLINES, Evaluation, evaluate_arrays
@@ -31,8 +33,8 @@ def headline(evaluation: Evaluation) -> float:
 def tune_objects(net: UNet, held_out: Sequence[Annotated], contract: Contract) -> Contract:
     """Choose on held-out images how foreground becomes objects: first where to part, then the threshold.
 
-    A choice is only left for one that is better. The scores that a model states are those before this choice, so that
-    they stay scores of images that had no part in the model.
+    A choice is only left for one that is better. The scores that a model states are those before this choice, of one
+    view: of the validations of its run the best, so rather a little too high than too low.
 
     Returns
     -------
@@ -56,8 +58,15 @@ def tune_objects(net: UNet, held_out: Sequence[Annotated], contract: Contract) -
 
 
 def _probabilities(net: UNet, images: Sequence[Annotated], contract: Contract) -> list[NDArray[np.float32]]:
-    network = for_prediction(net).to(next(net.parameters()).device)
-    return [predict_probabilities(network, contract, image.image, views="one") for image in images]
+    device = next(net.parameters()).device
+    network = for_prediction(net).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    found = [predict_probabilities(network, contract, image.image, views="one") for image in images]
+    if not all(np.isfinite(p).all() for p in found):
+        raise TrainingError(
+            "the network returns no numbers any more: its weights have grown without bound; "
+            "try a tenth of the learning rate"
+        )
+    return found
 
 
 def _score(probabilities: Sequence[NDArray[np.float32]], images: Sequence[Annotated], contract: Contract) -> Evaluation:
