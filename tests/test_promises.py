@@ -31,8 +31,8 @@ def test_the_result_does_not_depend_on_the_tile(views, model):
         np.testing.assert_allclose(tiled, whole, atol=1e-5)
 
 
-def test_neither_do_the_objects(instance_model):
-    image = simulate("nuclei", np.random.default_rng(0), (150, 133)).image
+def test_neither_do_the_objects(instance_model, discs):
+    image = np.vstack([np.hstack(discs[0][:2]), np.hstack(discs[0][2:])])
     whole = instance_model.segment(image)
     assert whole.max() > 1
     assert (instance_model.segment(image, tile=60) == whole).all()

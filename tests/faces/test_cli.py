@@ -235,7 +235,7 @@ def test_channels_that_do_not_fit(trained, tmp_path):
 
 
 def test_a_tile_too_large_for_the_memory(failing, data, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction, "free_memory", lambda _device: 2 * 22 * 4 * 60**2)
+    monkeypatch.setattr(prediction, "free_memory", lambda _device: 2 * 24 * 4 * 60**2)
     line = failing("predict", trained, data / "images", "--out", tmp_path / "r", "--tile", 500)
     assert "--tile 60 fits" in line
     run("predict", trained, data / "images", "--out", tmp_path / "r", "--tile", 60)

@@ -176,7 +176,7 @@ def test_a_tile_that_is_too_small(net):
 
 
 def test_a_tile_that_does_not_fit_names_one_that_does(net, monkeypatch):
-    monkeypatch.setattr(prediction, "free_memory", lambda _device: 2 * 22 * 4 * 90**2)
+    monkeypatch.setattr(prediction, "free_memory", lambda _device: 2 * 24 * 4 * 90**2)
     image = noise(300, 300)
     with pytest.raises(
         OutOfMemory, match=r"a tile of 200 px needs about 3 MB, and 1 MB are free; --tile (\d+) fits"
