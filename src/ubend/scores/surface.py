@@ -181,8 +181,9 @@ def surface_distances(
     """
     inside = [_mask(name, array) for name, array in zip(("truth", "labels"), check_labels(truth, labels), strict=True)]
     steps = _check_spacing(spacing, inside[0].ndim)
-    box = ndimage.find_objects((inside[0] | inside[1]).astype(np.uint8))
-    codes = [_neighbourhoods(mask[box[0]] if box else mask) for mask in inside]
+    both = inside[0] | inside[1]
+    box = ndimage.find_objects(both.astype(np.uint8))[0] if both.any() else ...
+    codes = [_neighbourhoods(mask[box]) for mask in inside]
     border = [(code != 0) & (code != np.iinfo(np.uint8).max >> (8 - 2**code.ndim)) for code in codes]
     sizes = _element_sizes(tuple(steps))
     ordered = []
