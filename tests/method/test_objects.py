@@ -5,7 +5,7 @@ import pytest
 import tifffile
 
 from ubend.errors import InputError
-from ubend.method.objects import foreground_to_objects
+from ubend.method.objects import ObjectRules, foreground_to_objects
 from ubend.method.touching import separate_touching
 
 NUCLEI = Path(__file__).parents[2] / ".." / "shared" / "data" / "dsb2018" / "masks"
@@ -13,18 +13,22 @@ NUCLEI = Path(__file__).parents[2] / ".." / "shared" / "data" / "dsb2018" / "mas
 
 def test_components_join_along_edges_only_and_are_numbered_in_scan_order():
     probability = np.array([[0.0, 0.9, 0.0], [0.8, 0.0, 0.0], [0.8, 0.0, 0.7]])
-    np.testing.assert_array_equal(foreground_to_objects(probability, gap=0), [[0, 1, 0], [2, 0, 0], [2, 0, 3]])
+    np.testing.assert_array_equal(
+        foreground_to_objects(probability, ObjectRules(gap=0)), [[0, 1, 0], [2, 0, 0], [2, 0, 3]]
+    )
 
 
 def test_threshold_itself_is_background():
     np.testing.assert_array_equal(foreground_to_objects(np.array([[0.5, 0.6]])), [[0, 1]])
-    np.testing.assert_array_equal(foreground_to_objects(np.array([[0.5, 0.6]]), threshold=0.4), [[1, 1]])
+    np.testing.assert_array_equal(foreground_to_objects(np.array([[0.5, 0.6]]), ObjectRules(threshold=0.4)), [[1, 1]])
 
 
 def test_small_objects_are_dropped_and_numbers_stay_contiguous():
     mask = np.array([[1, 0, 1, 1, 0, 0, 1, 1, 1]], bool)
-    np.testing.assert_array_equal(foreground_to_objects(mask, smallest=2, gap=0), [[0, 0, 1, 1, 0, 0, 2, 2, 2]])
-    np.testing.assert_array_equal(foreground_to_objects(mask, smallest=4, gap=0), np.zeros((1, 9)))
+    np.testing.assert_array_equal(
+        foreground_to_objects(mask, ObjectRules(smallest=2, gap=0)), [[0, 0, 1, 1, 0, 0, 2, 2, 2]]
+    )
+    np.testing.assert_array_equal(foreground_to_objects(mask, ObjectRules(smallest=4, gap=0)), np.zeros((1, 9)))
 
 
 def test_gap_goes_back_to_the_nearest_object():
@@ -42,7 +46,7 @@ def test_open_background_stays():
 def test_squares_side_by_side_come_back_exactly(gap):
     labels = np.kron(np.arange(1, 13).reshape(3, 4), np.ones((9, 8), int))
     separated = separate_touching(labels, gap=gap) > 0
-    np.testing.assert_array_equal(foreground_to_objects(separated, gap=gap), labels)
+    np.testing.assert_array_equal(foreground_to_objects(separated, ObjectRules(gap=gap)), labels)
 
 
 def test_cells_cut_along_a_diagonal_come_back_but_for_the_ends_of_the_cut():
@@ -74,13 +78,13 @@ def test_smallest_type_that_fits(objects, dtype):
     isolated = np.zeros((512, mask.shape[1]), bool)
     isolated[::2] = mask
     isolated.flat[np.flatnonzero(isolated)[objects:]] = False
-    labels = foreground_to_objects(isolated, gap=0)
+    labels = foreground_to_objects(isolated, ObjectRules(gap=0))
     assert labels.dtype == dtype
     assert labels.max() == objects
 
 
 def test_no_foreground_no_objects():
-    labels = foreground_to_objects(np.zeros((3, 3), np.float32), smallest=5)
+    labels = foreground_to_objects(np.zeros((3, 3), np.float32), ObjectRules(smallest=5))
     assert labels.dtype == np.uint8
     assert not labels.any()
 
@@ -102,7 +106,7 @@ def test_refuses_what_is_no_probability(probability, message):
 @pytest.mark.parametrize("wrong", [{"threshold": 1.0}, {"threshold": -0.1}, {"smallest": -1}, {"gap": 0.5}])
 def test_refuses_a_parameter_out_of_range(wrong):
     with pytest.raises(InputError, match=f"{next(iter(wrong))} is"):
-        foreground_to_objects(np.zeros((2, 2)), **wrong)
+        ObjectRules(**wrong)
 
 
 def dumbbell(waist):
@@ -116,7 +120,7 @@ def dumbbell(waist):
 @pytest.mark.parametrize(("split", "expected"), [(0.0, 2), (1.0, 3), (3.0, 3), (7.0, 2)])
 def test_objects_are_parted_at_waists_that_are_deep_enough(split, expected):
     mask = dumbbell(waist=5)  # radius 8 at the bodies, 3 at the waist
-    labels = foreground_to_objects(mask, gap=0, split=split)
+    labels = foreground_to_objects(mask, ObjectRules(gap=0, split=split))
     assert labels.max() == expected
     assert ((labels > 0) == mask).all()  # not a pixel is lost, nor is the thin line
     assert labels[33, 20] == expected  # numbers follow the scan
@@ -128,9 +132,9 @@ def test_objects_are_parted_at_waists_that_are_deep_enough(split, expected):
 def test_a_disc_is_not_parted():
     rows, columns = np.indices((40, 40))
     disc = (rows - 20) ** 2 + (columns - 20) ** 2 <= 200
-    assert foreground_to_objects(disc, split=0.75).max() == 1
+    assert foreground_to_objects(disc, ObjectRules(split=0.75)).max() == 1
 
 
 def test_split_out_of_range():
-    with pytest.raises(InputError, match="split is -1; allowed is a number of pixels from 0 on"):
-        foreground_to_objects(np.zeros((3, 3)), split=-1)
+    with pytest.raises(InputError, match="split is -1; allowed is a number from 0 on"):
+        ObjectRules(split=-1)

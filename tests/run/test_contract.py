@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ubend.data.annotated import Task
 from ubend.errors import InputError, ModelFileError
 from ubend.method.network import NetworkConfig
+from ubend.method.objects import ObjectRules
 from ubend.run.contract import Contract, Normalisation, channels_first, is_gray
 from ubend.run.recipe import load_recipe
 
@@ -17,8 +18,7 @@ CONTRACT = Contract(
     task=Task("classes", (0, 1, 7), 255),
     normalisation=Normalisation("percentile", together=False),
     views="dihedral",
-    gap=2,
-    smallest_object=5,
+    objects=ObjectRules(gap=2, smallest=5),
     pixel_size=0.25,
     quality={"mean IoU": 0.5},
     recipe=load_recipe("paper"),
@@ -36,7 +36,7 @@ def test_survives_json():
     assert Contract.from_dict(json.loads(json.dumps(CONTRACT.to_dict()))) == CONTRACT
 
 
-@pytest.mark.parametrize("lost", ["network", "task", "normalisation", "views", "recipe"])
+@pytest.mark.parametrize("lost", ["network", "task", "normalisation", "views", "objects", "recipe"])
 def test_a_lost_key_is_damage(lost):
     values = CONTRACT.to_dict()
     del values[lost]
@@ -55,6 +55,8 @@ def test_a_lost_key_is_damage(lost):
         {"normalisation": {"kind": "range"}},
         {"recipe": {"netwrk": {}}},
         {"recipe": [1]},
+        {"objects": {"threshold": 2}},
+        {"objects": {"treshold": 0.5}},
         {"colour": "red"},
     ],
 )

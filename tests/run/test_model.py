@@ -1,6 +1,7 @@
 import itertools
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,29 @@ def test_a_model_comes_back_as_it_was(model, path, discs):
 def test_objects_come_back_as_they_were(instance_model, tmp_path, discs):
     instance_model.save(tmp_path / "cells.safetensors")
     back = load(tmp_path / "cells.safetensors")
-    assert back.contract.smallest_object == instance_model.contract.smallest_object > 0
+    assert back.contract.objects == instance_model.contract.objects
+    assert back.contract.objects.smallest > 0
     assert (back.segment(discs[0][1]) == instance_model.segment(discs[0][1])).all()
+
+
+def test_a_model_of_format_version_1_still_loads(instance_model, tmp_path):
+    path = tmp_path / "cells.safetensors"
+    instance_model.save(path)
+
+    def as_it_was(contract):
+        rules = contract.pop("objects")
+        contract |= {"gap": rules["gap"], "smallest_object": rules["smallest"], "threshold": 0.65, "split": 1.5}
+
+    old = load(rewritten(path, as_it_was, format_version="1"))
+    assert old.contract.objects == replace(instance_model.contract.objects, threshold=0.65, split=1.5, fill_holes=False)
+
+
+def test_other_rules_for_objects_can_be_asked_for(instance_model, discs):
+    image, rules = discs[0][1], instance_model.contract.objects
+    found = instance_model.segment(image)
+    assert (instance_model.segment(image, objects=rules) == found).all()
+    assert found.any()
+    assert not instance_model.segment(image, objects=replace(rules, smallest=image.size + 1)).any()
 
 
 def test_the_file_is_a_header_of_json_and_plain_numbers(path, model):

@@ -7,6 +7,7 @@ import torch
 from ubend.data.annotated import Task
 from ubend.errors import InputError, OutOfMemory
 from ubend.method.network import NetworkConfig, UNet
+from ubend.method.objects import ObjectRules
 from ubend.run import prediction
 from ubend.run.contract import Contract, Normalisation
 from ubend.run.model import Model
@@ -235,7 +236,7 @@ def test_labels_have_the_values_of_training(model):
 
 
 def test_objects_are_counted(instance_model):
-    contract = replace(instance_model.contract, smallest_object=2, gap=1)
+    contract = replace(instance_model.contract, objects=ObjectRules(smallest=2))
     assert labels(contract, [0.9, 0.9, 0.1, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.9]).tolist() == [
         [1, 1, 1, 2, 2, 0, 0, 0, 0, 0, 0]
     ]

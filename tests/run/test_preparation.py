@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ubend.data.annotated import Annotated, Task, infer_task
 from ubend.data.formats import write_labels
 from ubend.errors import InputError, TrainingError
+from ubend.method.objects import ObjectRules
 from ubend.run.preparation import (
     MOST_HELD_OUT,
     annotated_images,
@@ -106,7 +107,7 @@ def test_contract_of_gray_images(tiny):
     assert (contract.network.in_channels, contract.network.classes) == (1, 2)
     assert contract.task == Task("binary", (0, 255), None)
     assert contract.pixel_size == 0.5
-    assert contract.smallest_object == 0
+    assert contract.objects == ObjectRules()
     assert not contract.normalisation.together
 
 
@@ -124,7 +125,7 @@ def test_smallest_object_is_a_quarter_of_the_small_ones(tiny):
     labels = np.zeros((30, 30), int)
     labels[:10, :10], labels[20:, 20:], labels[0, 29] = 1, 2, 255  # two objects of 100 pixels; 255 is no object
     contract = make_contract(tiny, Task("instances", (), 255), [annotated(labels)])
-    assert contract.smallest_object == 25
+    assert contract.objects.smallest == 25
 
 
 def test_a_tile_that_does_not_fit_the_network(tiny):

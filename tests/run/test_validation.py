@@ -45,7 +45,7 @@ def test_objects_that_hang_together_are_parted(contract):
     net = UNet(contract.network)
     before = validate(net, held_out(joined=True), contract)
     tuned = tune_objects(net, held_out(joined=True), contract)
-    assert tuned.split > 0
+    assert tuned.objects.split > 0
     assert headline(before) < headline(validate(net, held_out(joined=True), tuned)) == 1
 
 

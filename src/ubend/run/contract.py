@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ubend.data.annotated import Task
 from ubend.errors import InputError, ModelFileError
 from ubend.method.network import NetworkConfig
+from ubend.method.objects import ObjectRules
 from ubend.run.recipe import Recipe, recipe_from_dict
 
 SAMPLED_PIXELS = 2**20
@@ -75,12 +76,8 @@ class Contract:
     normalisation : Normalisation
     views : {"one", "dihedral", "rotations"}
         Over which views of an image the probabilities are averaged.
-    gap, smallest_object : int
-        For instances: pixels of background that training cut between touching cells, and pixels below which an
-        object is a speck.
-    threshold, split : float
-        For instances, chosen on the held-out images: the probability above which a pixel is foreground, and the depth
-        of a waist, in pixels, at which an object is parted (`objects.foreground_to_objects`).
+    objects : ObjectRules
+        For instances: how foreground becomes objects, as chosen on the held-out images.
     pixel_size : float or None
         Micrometres a pixel of the training images, where they said so.
     quality : dict of str to float
@@ -94,10 +91,7 @@ class Contract:
     task: Task
     normalisation: Normalisation
     views: Literal["one", "dihedral", "rotations"]
-    gap: int = 1
-    smallest_object: int = 0
-    threshold: float = 0.5
-    split: float = 0.0
+    objects: ObjectRules = field(default_factory=ObjectRules)
     pixel_size: float | None = None
     quality: dict[str, float] = field(default_factory=dict)
     recipe: Recipe = field(default_factory=Recipe)
@@ -122,6 +116,7 @@ class Contract:
                 "network": NetworkConfig(**values["network"]),
                 "task": Task(**{**task, "values": tuple(task["values"])}),
                 "normalisation": Normalisation(**values["normalisation"]),
+                "objects": ObjectRules(**values["objects"]),
                 "recipe": recipe_from_dict(values["recipe"]),
             }
             return cls(**{**values, **parts})

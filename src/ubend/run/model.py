@@ -13,12 +13,14 @@ from safetensors.torch import save
 from ubend.data.formats import write_atomically
 from ubend.errors import FileError, ModelFileError
 from ubend.method.network import UNet, for_prediction
+from ubend.method.objects import ObjectRules
 from ubend.run.contract import Contract
 from ubend.run.device import choose_device
 from ubend.run.prediction import OnTile, predict_labels, predict_probabilities
 
 FORMAT = "ubend-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 keeps the rules for objects together; 1 had four of them side by side."""
 FILE_NAME = "model.safetensors"
 
 
@@ -60,14 +62,25 @@ class Model:
             self._predictor, self.contract, image, tile=tile, views=views, exact=exact, on_tile=on_tile
         )
 
-    def segment(self, image: NDArray[Any], *, tile: int | None = None) -> NDArray[np.integer]:
+    def segment(
+        self, image: NDArray[Any], *, tile: int | None = None, objects: ObjectRules | None = None
+    ) -> NDArray[np.integer]:
         """Label each pixel of an image of any size; see `prediction.predict_labels`.
+
+        Parameters
+        ----------
+        image : ndarray, shape (rows, columns), (rows, columns, channels) or (channels, rows, columns)
+        tile : int, optional
+            Rows and columns a tile may have at most.
+        objects : ObjectRules, optional
+            Other rules than those chosen in training, for example
+            ``replace(model.contract.objects, threshold=0.7)``.
 
         Returns
         -------
         ndarray of unsigned int, shape (rows, columns)
         """
-        return predict_labels(self.contract, self.predict(image, tile=tile))
+        return predict_labels(self.contract, self.predict(image, tile=tile), objects=objects)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model into one file.
@@ -110,13 +123,20 @@ def load(path: str | Path, *, device: str | None = None) -> Model:
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is no model file, or damaged: {error}") from None
     try:
-        contract = Contract.from_dict(json.loads(metadata["contract"]))
+        values = json.loads(metadata["contract"])
+        contract = Contract.from_dict(_from_version_1(values) if metadata["format_version"] == "1" else values)
         with torch.random.fork_rng(devices=[]):
             network = UNet(contract.network)
         network.load_state_dict(tensors)
     except (KeyError, json.JSONDecodeError, RuntimeError) as error:
         raise ModelFileError(f"{path} is a damaged model file: {' '.join(str(error).split())[:300]}") from None
     return Model(network.eval(), contract, device=device)
+
+
+def _from_version_1(contract: dict[str, Any]) -> dict[str, Any]:
+    old = {"gap": "gap", "smallest_object": "smallest", "threshold": "threshold", "split": "split"}
+    rest = {key: value for key, value in contract.items() if key not in old}
+    return {**rest, "objects": {new: contract[key] for key, new in old.items()}}
 
 
 def _check_version(path: Path, metadata: dict[str, str]) -> None:

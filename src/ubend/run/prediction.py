@@ -12,7 +12,7 @@ from ubend.errors import InputError, OutOfMemory
 from ubend.method.augmentation import affine_about
 from ubend.method.geometry import halo, nearest_valid_inputs, smallest_input_for
 from ubend.method.network import NetworkConfig, UNet
-from ubend.method.objects import foreground_to_objects
+from ubend.method.objects import ObjectRules, foreground_to_objects
 from ubend.method.overlap_tile import predict_tiles
 from ubend.method.resampling import sample, sampling_grid
 from ubend.run.contract import Contract, channels_first
@@ -112,7 +112,9 @@ def predict_probabilities(
     return whole(pixels, on_tile)
 
 
-def predict_labels(contract: Contract, probabilities: NDArray[np.float32]) -> NDArray[np.integer]:
+def predict_labels(
+    contract: Contract, probabilities: NDArray[np.float32], *, objects: ObjectRules | None = None
+) -> NDArray[np.integer]:
     """Turn probabilities into a label image.
 
     Parameters
@@ -120,6 +122,8 @@ def predict_labels(contract: Contract, probabilities: NDArray[np.float32]) -> ND
     contract : Contract
         Says whether objects are counted or classes named.
     probabilities : ndarray of float32, shape (classes, rows, columns)
+    objects : ObjectRules, optional
+        Other rules for single objects than the contract's.
 
     Returns
     -------
@@ -127,13 +131,7 @@ def predict_labels(contract: Contract, probabilities: NDArray[np.float32]) -> ND
         Instances: 0 is background, 1..n are objects. Otherwise the label values of the training images.
     """
     if contract.task.kind == "instances":
-        return foreground_to_objects(
-            probabilities[1],
-            threshold=contract.threshold,
-            smallest=contract.smallest_object,
-            gap=contract.gap,
-            split=contract.split,
-        )
+        return foreground_to_objects(probabilities[1], objects or contract.objects)
     values = np.array(contract.task.values)
     labels: NDArray[np.integer] = values.astype(np.min_scalar_type(int(values.max())))[probabilities.argmax(0)]
     return labels

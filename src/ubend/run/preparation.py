@@ -15,6 +15,7 @@ from ubend.data.tiles import TrainingImage, training_image
 from ubend.errors import InputError, TrainingError
 from ubend.method.border_weight import border_weights, class_balance, falk2019_weights
 from ubend.method.network import check_input_size
+from ubend.method.objects import ObjectRules
 from ubend.method.touching import separate_touching
 from ubend.run.contract import Contract, Normalisation, channels_first, count, is_gray, not_finite
 from ubend.run.recipe import Recipe
@@ -89,8 +90,7 @@ def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Co
         task=task,
         normalisation=Normalisation(kind=recipe.prediction.normalisation, together=colour),
         views=recipe.prediction.views,
-        gap=recipe.energy.gap,
-        smallest_object=_smallest_object(images, task) if task.kind == "instances" else 0,
+        objects=_object_rules(images, task, recipe) if task.kind == "instances" else ObjectRules(),
         pixel_size=float(np.median(list(sizes))) if sizes else None,
         recipe=recipe,
     )
@@ -124,11 +124,12 @@ def count_channels(images: Sequence[Annotated]) -> int:
     return int(next(iter(numbers)))
 
 
-def _smallest_object(images: Sequence[Annotated], task: Task) -> int:
-    """A quarter of what the smallest twentieth of the annotated objects measures: below that lie specks."""
+def _object_rules(images: Sequence[Annotated], task: Task, recipe: Recipe) -> ObjectRules:
+    """Start from the annotation: specks are below a quarter of what its smallest twentieth measures."""
     objects = [class_indices(image.labels, task) for image in images]
     areas = np.concatenate([np.unique(o[o > 0], return_counts=True)[1] for o in objects])
-    return int(np.quantile(areas, 0.05) / 4) if areas.size else 0
+    smallest = int(np.quantile(areas, 0.05) / 4) if areas.size else 0
+    return ObjectRules(gap=recipe.energy.gap, smallest=smallest)
 
 
 def prepare(images: Sequence[Annotated], contract: Contract) -> list[TrainingImage]:

@@ -2,22 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ubend.data.annotated import Annotated
+from ubend.data.annotated import Annotated, class_indices
 from ubend.errors import TrainingError
 from ubend.method.network import UNet, for_prediction
+from ubend.method.objects import ObjectRules
 from ubend.run.contract import Contract
 from ubend.run.evaluation import HEADLINES, Evaluation, evaluate_arrays
 from ubend.run.prediction import predict_labels, predict_probabilities
+from ubend.scores import cells
 
 SPLITS = (0.0, 0.75, 1.5, 3.0)
-THRESHOLDS = (0.5, 0.65, 0.8)
+THRESHOLDS = (0.5, 0.35, 0.65, 0.8)
+"""What is tried on the held-out images; of equals the first is taken."""
 MOST_TUNED_ON = 8
 """Images on which `tune_objects` tries its choices at most."""
+IOU_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""A choice is judged by the mean over these of the average precision: it tells more than one threshold does."""
 
 
 def validate(net: UNet, held_out: Sequence[Annotated], contract: Contract) -> Evaluation:
@@ -31,7 +37,7 @@ def headline(evaluation: Evaluation) -> float:
 
 
 def tune_objects(net: UNet, held_out: Sequence[Annotated], contract: Contract) -> Contract:
-    """Choose on held-out images how foreground becomes objects: first where to part, then the threshold.
+    """Choose on held-out images how foreground becomes objects: one rule after the other, each best for those before.
 
     A choice is only left for one that is better. The scores that a model states are those before this choice, of one
     view: of the validations of its run the best, so rather a little too high than too low.
@@ -39,22 +45,43 @@ def tune_objects(net: UNet, held_out: Sequence[Annotated], contract: Contract) -
     Returns
     -------
     Contract
-        With the `split` and `threshold` of the best score; the same contract if no objects are counted, or no image
-        was held out.
+        With the rules of the best score; the same contract if no objects are counted, or no image was held out.
     """
     if contract.task.kind != "instances" or not held_out:
         return contract
     images = held_out[:MOST_TUNED_ON]
     probabilities = _probabilities(net, images, contract)
-    best, best_score = contract, headline(_score(probabilities, images, contract))
-    for name, values in (("split", SPLITS), ("threshold", THRESHOLDS)):
+    truths = [class_indices(image.labels, contract.task) for image in images]
+
+    def score(rules: ObjectRules) -> float:
+        candidate = replace(contract, objects=rules)
+        return _mean_precision(truths, [predict_labels(candidate, p) for p in probabilities])
+
+    best = contract.objects
+    best_score = score(best)
+    for name, values in _choices(best):
         for value in values:
-            candidate = replace(contract, split=best.split, threshold=best.threshold)
-            candidate = replace(candidate, **{name: value})  # type: ignore[arg-type]
-            score = headline(_score(probabilities, images, candidate))
-            if score > best_score:
-                best, best_score = candidate, score
-    return best
+            candidate = replace(best, **{name: value})
+            found = score(candidate) if candidate != best else best_score
+            if found > best_score:
+                best, best_score = candidate, found
+    return replace(contract, objects=best)
+
+
+def _choices(rules: ObjectRules) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    return (
+        ("split", SPLITS),
+        ("threshold", THRESHOLDS),
+        ("smallest", (rules.smallest, rules.smallest // 2, 2 * rules.smallest)),
+        ("fill_holes", (True, False)),
+    )
+
+
+def _mean_precision(truths: Sequence[NDArray[Any]], results: Sequence[NDArray[Any]]) -> float:
+    """Average precision of all images pooled, averaged over the IoU thresholds."""
+    matchings = [cells.match_all(truth, found, IOU_THRESHOLDS) for truth, found in zip(truths, results, strict=True)]
+    precisions = [cells.pooled(at_one).average_precision for at_one in zip(*matchings, strict=True)]
+    return float(np.nan_to_num(np.mean(precisions)))
 
 
 def _probabilities(net: UNet, images: Sequence[Annotated], contract: Contract) -> list[NDArray[np.float32]]:
