@@ -9,10 +9,10 @@ from ubend.method.augmentation import AugmentationConfig
 PLAIN = AugmentationConfig(elastic_sigma=0, rotation=0, flip=False, contrast=0, brightness=0, gamma=1, elastic_points=1)
 
 
-def image_of(value=0, shape=(40, 50), classes=None, weights=None, *, offset=0, gain=1):
+def image_of(value=0, shape=(40, 50), classes=None, weights=None, distance=None, *, offset=0, gain=1):
     pixels = np.full((1, *shape), value, np.uint8)
     labels = np.zeros(shape, np.int32) if classes is None else classes
-    return training_image(pixels, labels, weights, offset=np.full(1, offset), gain=np.full(1, gain))
+    return training_image(pixels, labels, weights, distance, offset=np.full(1, offset), gain=np.full(1, gain))
 
 
 def tile(images, key, *, tiles=None, augmentation=PLAIN, margin=0):
@@ -24,7 +24,7 @@ def test_a_tile_is_given_by_its_three_numbers():
     labels = rng.integers(0, 3, (40, 50))
     image = training_image(
         rng.integers(0, 255, (2, 40, 50)).astype(np.uint8), labels, labels.astype(np.float32),
-        offset=np.zeros(2), gain=np.ones(2),
+        labels.astype(np.float32) / 2, offset=np.zeros(2), gain=np.ones(2),
     )  # fmt: skip
     augmentation = AugmentationConfig(noise=0.2, zoom=1.3)
     tiles = TileConfig(size=16, batch=2)
@@ -38,12 +38,22 @@ def test_a_tile_is_given_by_its_three_numbers():
 
 def test_types_and_sizes():
     classes = np.arange(2000).reshape(40, 50) % 3
-    pixels, labels, weights = tile(
+    pixels, labels, weights, _ = tile(
         [image_of(classes=classes, weights=np.ones((40, 50), np.float32))], (0, 0, 0), margin=2
     )
     assert (pixels.dtype, labels.dtype, weights.dtype) == (torch.float32, torch.int64, torch.float32)
     assert (pixels.shape, labels.shape, weights.shape) == ((1, 16, 16), (12, 12), (12, 12))
-    assert tile([image_of()], (0, 0, 0))[2] is None
+    assert tile([image_of()], (0, 0, 0))[2:] == (None, None)
+
+
+def test_distances_are_read_where_the_labels_are():
+    distance = np.random.default_rng(0).random((40, 50)).astype(np.float32)
+    images = [image_of(weights=distance, distance=distance)]
+    turned = tile(images, (0, 0, 0), augmentation=AugmentationConfig(zoom=1.5), margin=2)
+    assert torch.equal(turned.weights, turned.distance)
+    batch = draw_batch(images, TileConfig(size=16, batch=3), PLAIN, margin=2, seed=4, step=6)
+    assert torch.equal(batch.distance, batch.weights)
+    assert batch.distance.shape == (3, 12, 12)
 
 
 def test_every_image_is_used_once_before_any_is_used_again():
@@ -56,7 +66,7 @@ def test_every_image_is_used_once_before_any_is_used_again():
 
 
 def test_normalised_as_the_image_says():
-    pixels, _, _ = tile([image_of(30, offset=10, gain=0.5)], (0, 0, 0))
+    pixels, *_ = tile([image_of(30, offset=10, gain=0.5)], (0, 0, 0))
     np.testing.assert_allclose(pixels, 10, rtol=1e-5)
 
 
@@ -65,7 +75,7 @@ def test_image_and_labels_come_from_one_place():
     image = training_image(rows[None].astype(np.uint8), rows, offset=np.zeros(1), gain=np.ones(1))
     augmentation = AugmentationConfig(contrast=0, brightness=0, gamma=1)
     for step in range(5):
-        pixels, labels, _ = tile([image], (0, step, 0), augmentation=augmentation)
+        pixels, labels, *_ = tile([image], (0, step, 0), augmentation=augmentation)
         assert (pixels[0] - labels).abs().max() <= 0.51
 
 
@@ -104,7 +114,7 @@ def test_anchors_are_spread_and_few():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (5, 3)])
 def test_images_smaller_than_a_tile(shape):
-    pixels, labels, _ = tile(
+    pixels, labels, *_ = tile(
         [image_of(7, shape=shape)], (0, 0, 0), augmentation=AugmentationConfig(contrast=0, brightness=0)
     )
     assert pixels.shape == (1, 16, 16)

@@ -25,7 +25,7 @@ def changed(**values):
 
 def test_nothing_drawn_cuts_the_tile_out():
     image = np.arange(48, dtype=np.uint8).reshape(1, 6, 8)
-    tile, labels, weights = augment(
+    tile, labels, weights, _ = augment(
         STILL, image, image[0].astype(np.int16), image[0].astype(np.float32), centre=(2.5, 3.5), shape=(4, 6), margin=1
     )
     np.testing.assert_allclose(tile[0], image[0, 1:5, 1:7], atol=1e-4)
@@ -46,7 +46,7 @@ def test_flip_and_quarter_turn_by_hand():
 
 def test_zoom_magnifies():
     image = np.arange(9, dtype=np.float32).reshape(1, 1, 9)
-    tile, _, _ = augment(changed(zoom=2.0), image, image[0].astype(np.int16), centre=(0, 4), shape=(1, 5))
+    tile, *_ = augment(changed(zoom=2.0), image, image[0].astype(np.int16), centre=(0, 4), shape=(1, 5))
     np.testing.assert_allclose(tile[0, 0], [3, 3.5, 4, 4.5, 5], atol=1e-5)
 
 
@@ -57,7 +57,7 @@ def test_image_labels_and_weights_are_read_at_the_same_places():
     config = AugmentationConfig(contrast=0, brightness=0, gamma=1, zoom=1.3)
     for _ in range(20):
         draw = draw_augmentation(rng, config, (64, 64))
-        tile, labels, weights = augment(
+        tile, labels, weights, _ = augment(
             draw, disc[None].astype(np.float32), disc, disc.astype(np.float32), centre=(40, 40), shape=(64, 64)
         )
         assert ((tile[0] > 0.5) == (labels > 0)).float().mean() > 0.99
@@ -68,7 +68,7 @@ def test_image_labels_and_weights_are_read_at_the_same_places():
 def test_negative_labels_survive():
     labels = np.full((8, 8), -1, np.int16)
     draw = draw_augmentation(np.random.default_rng(0), AugmentationConfig(), (8, 8))
-    _, bent, _ = augment(draw, labels[None], labels, centre=(4, 4), shape=(8, 8))
+    _, bent, *_ = augment(draw, labels[None], labels, centre=(4, 4), shape=(8, 8))
     assert (bent == -1).all()
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ubend.errors import InputError
-from ubend.method.augmentation import AugmentationConfig, augment, draw_augmentation
+from ubend.method.augmentation import AugmentationConfig, Tile, augment, draw_augmentation
 
 ANCHORS = 4096
 """Pixels of each class that an image remembers as places for a tile."""
@@ -34,6 +34,8 @@ class TrainingImage:
         True class of each pixel, negative where not labelled.
     weights : ndarray of float32, shape (rows, columns), or None
         w(x).
+    distance : ndarray of float32, shape (rows, columns), or None
+        `relative_distance.relative_distance`, where it is to be learned.
     anchors : tuple of ndarray of int64
         Some flat positions of each class that occurs.
     """
@@ -43,6 +45,7 @@ class TrainingImage:
     gain: NDArray[np.float32]
     classes: NDArray[np.int16]
     weights: NDArray[np.float32] | None
+    distance: NDArray[np.float32] | None
     anchors: tuple[NDArray[np.int64], ...]
 
 
@@ -54,12 +57,13 @@ class Batch:
     ----------
     images : Tensor of float32, shape (batch, channels, tile, tile)
     labels : Tensor of int64, shape (batch, tile − 2·margin, tile − 2·margin)
-    weights : Tensor of float32 of the same shape, or None
+    weights, distance : Tensor of float32 of the same shape, or None
     """
 
     images: Tensor
     labels: Tensor
     weights: Tensor | None
+    distance: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,7 @@ def training_image(
     image: NDArray[Any],
     classes: NDArray[np.integer],
     weights: NDArray[np.float32] | None = None,
+    distance: NDArray[np.float32] | None = None,
     *,
     offset: NDArray[np.float32],
     gain: NDArray[np.float32],
@@ -103,7 +108,7 @@ def training_image(
     image : ndarray, shape (channels, rows, columns)
     classes : ndarray of int, shape (rows, columns)
         Negative where a pixel is not labelled.
-    weights : ndarray of float32, shape (rows, columns), optional
+    weights, distance : ndarray of float32, shape (rows, columns), optional
     offset, gain : ndarray of float32, shape (channels,)
         The normalisation of this image.
     """
@@ -117,6 +122,7 @@ def training_image(
         gain=np.asarray(gain, np.float32).reshape(-1, 1, 1),
         classes=classes.astype(np.int16),
         weights=weights,
+        distance=distance,
         anchors=tuple(anchors),
     )
 
@@ -128,7 +134,7 @@ def draw_tile(
     *,
     margin: int,
     key: tuple[int, int, int],
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> Tile:
     """Make the tile with the number `key` = (seed, step, sample).
 
     Every image is used once before any is used again. `margin` is what an unpadded network loses at each side.
@@ -142,11 +148,10 @@ def draw_tile(
     shape = (tiles.size, tiles.size)
     draw = draw_augmentation(rng, augmentation, shape)
     centre = _centre(rng, source, tiles, tiles.size - 2 * margin)
-    tile, labels, weights = augment(
-        draw, source.image, source.classes, source.weights, centre=centre, shape=shape, margin=margin
-    )
-    tile.sub_(torch.from_numpy(source.offset)).mul_(torch.from_numpy(source.gain))
-    return tile, labels, weights
+    maps = source.weights, source.distance
+    tile = augment(draw, source.image, source.classes, *maps, centre=centre, shape=shape, margin=margin)
+    tile.image.sub_(torch.from_numpy(source.offset)).mul_(torch.from_numpy(source.gain))
+    return tile
 
 
 def _centre(rng: np.random.Generator, source: TrainingImage, tiles: TileConfig, output: int) -> tuple[float, float]:
@@ -174,9 +179,11 @@ def draw_batch(
     drawn = [
         draw_tile(images, tiles, augmentation, margin=margin, key=(seed, step, sample)) for sample in range(tiles.batch)
     ]
-    weights = [weight for _, _, weight in drawn if weight is not None]
+    weights = [tile.weights for tile in drawn if tile.weights is not None]
+    distance = [tile.distance for tile in drawn if tile.distance is not None]
     return Batch(
-        images=torch.stack([tile for tile, _, _ in drawn]),
-        labels=torch.stack([labels for _, labels, _ in drawn]),
+        images=torch.stack([tile.image for tile in drawn]),
+        labels=torch.stack([tile.labels for tile in drawn]),
         weights=torch.stack(weights) if weights else None,
+        distance=torch.stack(distance) if distance else None,
     )

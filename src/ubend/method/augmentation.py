@@ -5,7 +5,7 @@ weights are interpolated linearly, labels take the nearest pixel, and beyond the
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -128,17 +128,34 @@ def affine_about(
     return np.column_stack([turn, np.asarray(centre) - turn @ middle])
 
 
+class Tile(NamedTuple):
+    """A piece of an annotated image, as training sees it.
+
+    Attributes
+    ----------
+    image : Tensor of float32, shape (channels, rows, columns)
+    labels : Tensor of int64, shape (rows − 2·margin, columns − 2·margin)
+    weights, distance : Tensor of float32 of the shape of the labels, or None
+    """
+
+    image: Tensor
+    labels: Tensor
+    weights: Tensor | None
+    distance: Tensor | None
+
+
 def augment(
     draw: Augmentation,
     image: NDArray[Any],
     labels: NDArray[Any],
     weights: NDArray[np.float32] | None = None,
+    distance: NDArray[np.float32] | None = None,
     *,
     centre: tuple[float, float],
     shape: tuple[int, int],
     margin: int = 0,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Read one tile of an image, with its labels and weights, through one augmentation.
+) -> Tile:
+    """Read one tile of an image, with its labels, weights and distances, through one augmentation.
 
     Parameters
     ----------
@@ -150,28 +167,28 @@ def augment(
         Its labels.
     weights : ndarray of float32, shape (rows, columns), optional
         Its weights.
+    distance : ndarray of float32, shape (rows, columns), optional
+        Its relative distances, which do not depend on the size of a cell and so need not be computed anew.
     centre : (float, float)
         Row and column of the image in the middle of the tile: the shift.
     shape : (int, int)
         Rows and columns of the tile.
     margin : int
-        Pixels at each side of the tile for which an unpadded network returns nothing: labels and weights leave
+        Pixels at each side of the tile for which an unpadded network returns nothing: all but the image leave
         them out.
 
     Returns
     -------
-    image : Tensor of float32, shape (channels, *shape)
+    Tile
         Gray values in the unit of the image.
-    labels : Tensor of int64, shape (rows − 2·margin, columns − 2·margin)
-    weights : Tensor of float32 of the same shape, or None
     """
     affine = affine_about(centre, shape, angle=draw.angle, flip=draw.flip, zoom=draw.zoom)
     grid = sampling_grid(shape, affine=affine, displacements=draw.bend.displacements)
     inner = grid.without_border(margin)
-    tile = change_gray_values(draw, sample(image, grid, order=1))
-    tile_labels = sample(labels[None], inner, order=0)[0].long()
-    tile_weights = None if weights is None else sample(weights[None], inner, order=1)[0]
-    return tile, tile_labels, tile_weights
+    maps = (None if values is None else sample(values[None], inner, order=1)[0] for values in (weights, distance))
+    return Tile(
+        change_gray_values(draw, sample(image, grid, order=1)), sample(labels[None], inner, order=0)[0].long(), *maps
+    )
 
 
 def change_gray_values(draw: Augmentation, tile: Tensor) -> Tensor:

@@ -77,6 +77,34 @@ def dice_term(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
     return 1 - overlap[present].mean() if present.any() else scores.sum() * 0
 
 
+def distance_term(predicted: Tensor, distance: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the labelled pixels of the absolute error of the distance to the border of a cell.
+
+    Parameters
+    ----------
+    predicted : Tensor of float, shape (batch, rows, columns)
+        As the network returns it.
+    distance : Tensor of float, shape (batch, rows, columns)
+        `relative_distance.relative_distance`, 0 to 1.
+    labels : Tensor of int64, shape (batch, rows, columns)
+        Negative where a pixel is not labelled.
+
+    Returns
+    -------
+    Tensor of float32, shape ()
+        0 if no pixel is labelled.
+
+    Examples
+    --------
+    >>> labels = torch.tensor([[[1, 1, -1]]])
+    >>> float(distance_term(torch.tensor([[[0.5, 1.0, 9.0]]]), torch.ones(1, 1, 3), labels))
+    0.25
+    """
+    known = labels >= 0
+    error = (predicted.float() - distance).abs()
+    return torch.where(known, error, 0.0).sum() / known.sum().clamp(min=1)
+
+
 def _labelled(labels: Tensor, weights: Tensor | None) -> Tensor:
     """Weights with 0 where no label is."""
     known = labels >= 0

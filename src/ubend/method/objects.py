@@ -21,7 +21,7 @@ from skimage.segmentation import watershed
 from ubend.errors import InputError
 from ubend.method.nearest_cells import two_nearest_cells
 
-__all__ = ["ObjectRules", "foreground_to_objects", "relative_distance"]
+__all__ = ["ObjectRules", "foreground_to_objects"]
 
 _LONGEST_WAY_ACROSS = (
     1.3  # of 2 · gap + 1: covers a gap cut along a diagonal (3.83 px), not a straight one of 3 px (4 px)
@@ -107,7 +107,7 @@ def foreground_to_objects(
     rules : ObjectRules, optional
         Without it, its defaults.
     distance : ndarray of float, shape (rows, columns), optional
-        `relative_distance` as a network has learned it: 0 on the border of a cell, 1 in its middle.
+        `relative_distance.relative_distance` as a network has learned it: 0 on the border of a cell, 1 in its middle.
 
     Returns
     -------
@@ -145,51 +145,6 @@ def foreground_to_objects(
     if rules.clear_border:
         labels, objects = _keep(labels, ~_at_border(labels, objects))
     return _numbered_in_scan_order(labels, objects)
-
-
-def relative_distance(labels: NDArray[Any]) -> NDArray[np.float32]:
-    """Measure how far inside its cell each pixel lies, as a share of the cell's own deepest point.
-
-    The Euclidean distance to the nearest pixel outside of the cell, divided by the largest of the cell. It falls
-    towards every border, also where two cells touch, and is the same for a small cell and a large one.
-
-    Parameters
-    ----------
-    labels : ndarray of int, shape (rows, columns)
-        Cells by number; 0 (background) and negative values (unlabelled) are outside.
-
-    Returns
-    -------
-    ndarray of float32, shape (rows, columns)
-        0 outside of the cells, above 0 to 1 inside. Beyond the border of the image nothing is outside.
-
-    References
-    ----------
-    T. Scherr, K. Löffler, M. Böhland, R. Mikut: Cell segmentation and tracking using CNN-based distance predictions and
-    a graph-based matching strategy. PLOS ONE 15:e0243219 (2020), doi:10.1371/journal.pone.0243219, whose cell distance
-    this is.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> relative_distance(np.array([[0, 5, 5, 5, 5, 6, 6, 6]]))
-    array([[0.        , 0.5       , 1.        , 1.        , 0.5       ,
-            0.33333334, 0.6666667 , 1.        ]], dtype=float32)
-    """
-    inside = labels > 0
-    if not inside.any():
-        return np.zeros(labels.shape, dtype=np.float32)
-    to_other_cell = two_nearest_cells(labels)[1]
-    outside = ~inside
-    to_outside = ndimage.distance_transform_edt(inside) if outside.any() else np.float64(np.inf)
-    distance = np.where(inside, np.minimum(to_outside, to_other_cell), 0)
-    distance[np.isinf(distance)] = 1  # one cell that fills the image has no border
-    numbers, of_pixel = np.unique(labels, return_inverse=True)
-    deepest = ndimage.maximum(distance, of_pixel.reshape(labels.shape), np.arange(numbers.size))
-    share: NDArray[np.float32] = (distance / np.where(deepest > 0, deepest, 1)[of_pixel.reshape(labels.shape)]).astype(
-        np.float32
-    )
-    return share
 
 
 def _part(labels: _Labels, objects: int, distance: NDArray[Any] | None, split: float) -> tuple[_Labels, int]:

@@ -97,6 +97,11 @@ class Contract:
     recipe: Recipe = field(default_factory=Recipe)
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def learns_distance(self) -> bool:
+        """Whether the last map of the network is not a class but the distance to the border of a cell."""
+        return self.task.kind == "instances" and self.network.classes == 3
+
     def to_dict(self) -> dict[str, Any]:
         """Return nested dictionaries of what JSON holds."""
         return dataclasses.asdict(self)

@@ -39,7 +39,7 @@ def predict_probabilities(
     exact: bool = False,
     on_tile: OnTile | None = None,
 ) -> NDArray[np.float32]:
-    """Give the probability of each class at each pixel.
+    """Give the probability of each class at each pixel; after them the distance, where a model has learned it.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def predict_probabilities(
     Returns
     -------
     ndarray of float32, shape (classes, rows, columns)
-        Sums to 1 over the classes.
+        Sums to 1 over the classes. With a learned distance, one map more: 0 on the border of a cell to 1 in its middle.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def predict_probabilities(
             seen = _turned(x, quarter_turns, flip).contiguous(memory_format=torch.channels_last)
             with autocast(device, dtype):
                 scores = network(seen)
-            p = _turned_back(torch.softmax(scores.float(), dim=1), quarter_turns, flip)
+            p = _turned_back(_to_probabilities(scores.float(), contract), quarter_turns, flip)
             total = p.clone() if total is None else total.add_(p)
         assert total is not None  # there is at least one view
         return (total[0] / len(turns)).cpu().numpy()
@@ -122,6 +122,7 @@ def predict_labels(
     contract : Contract
         Says whether objects are counted or classes named.
     probabilities : ndarray of float32, shape (classes, rows, columns)
+        As `predict_probabilities` gives them, with the distance where there is one.
     objects : ObjectRules, optional
         Other rules for single objects than the contract's.
 
@@ -131,10 +132,17 @@ def predict_labels(
         Instances: 0 is background, 1..n are objects. Otherwise the label values of the training images.
     """
     if contract.task.kind == "instances":
-        return foreground_to_objects(probabilities[1], objects or contract.objects)
+        distance = probabilities[2] if contract.learns_distance else None
+        return foreground_to_objects(probabilities[1], objects or contract.objects, distance=distance)
     values = np.array(contract.task.values)
     labels: NDArray[np.integer] = values.astype(np.min_scalar_type(int(values.max())))[probabilities.argmax(0)]
     return labels
+
+
+def _to_probabilities(scores: Tensor, contract: Contract) -> Tensor:
+    if not contract.learns_distance:
+        return torch.softmax(scores, dim=1)
+    return torch.cat([torch.softmax(scores[:, :-1], dim=1), scores[:, -1:].clamp(0, 1)], dim=1)
 
 
 DIHEDRAL = tuple((quarter_turns, flip) for flip in (False, True) for quarter_turns in range(4))

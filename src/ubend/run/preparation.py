@@ -16,10 +16,13 @@ from ubend.errors import InputError, TrainingError
 from ubend.method.border_weight import border_weights, class_balance, falk2019_weights
 from ubend.method.network import check_input_size
 from ubend.method.objects import ObjectRules
+from ubend.method.relative_distance import relative_distance
 from ubend.method.touching import separate_touching
 from ubend.run.contract import Contract, Normalisation, channels_first, count, is_gray, not_finite
-from ubend.run.recipe import Recipe
+from ubend.run.recipe import EnergyConfig, Recipe
 
+SPLIT_BY_DISTANCE = 0.1
+"""Dynamics of a learned distance at which objects are parted before held-out images have been asked."""
 MOST_HELD_OUT = 32
 """Images on which a run is validated at most."""
 
@@ -80,7 +83,8 @@ def hold_out(
 def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Contract:
     """Settle with the data what the recipe leaves open: channels, classes, smallest object, pixel size."""
     channels = count_channels(images)
-    classes = 2 if task.kind == "instances" else len(task.values)
+    learns_distance = task.kind == "instances" and recipe.energy.distance > 0
+    classes = 2 + learns_distance if task.kind == "instances" else len(task.values)
     network = replace(recipe.network, in_channels=channels, classes=classes)
     check_input_size(network, recipe.tiles.size, recipe.tiles.size)
     colour = channels == 3 and all(image.image.dtype == np.uint8 for image in images)
@@ -90,7 +94,7 @@ def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Co
         task=task,
         normalisation=Normalisation(kind=recipe.prediction.normalisation, together=colour),
         views=recipe.prediction.views,
-        objects=_object_rules(images, task, recipe) if task.kind == "instances" else ObjectRules(),
+        objects=_object_rules(images, task, recipe.energy) if task.kind == "instances" else ObjectRules(),
         pixel_size=float(np.median(list(sizes))) if sizes else None,
         recipe=recipe,
     )
@@ -124,19 +128,19 @@ def count_channels(images: Sequence[Annotated]) -> int:
     return int(next(iter(numbers)))
 
 
-def _object_rules(images: Sequence[Annotated], task: Task, recipe: Recipe) -> ObjectRules:
+def _object_rules(images: Sequence[Annotated], task: Task, energy: EnergyConfig) -> ObjectRules:
     """Start from the annotation: specks are below a quarter of what its smallest twentieth measures."""
     objects = [class_indices(image.labels, task) for image in images]
     areas = np.concatenate([np.unique(o[o > 0], return_counts=True)[1] for o in objects])
     smallest = int(np.quantile(areas, 0.05) / 4) if areas.size else 0
-    return ObjectRules(gap=recipe.energy.gap, smallest=smallest)
+    return ObjectRules(gap=energy.gap, smallest=smallest, split=SPLIT_BY_DISTANCE if energy.distance > 0 else 0.0)
 
 
 def prepare(images: Sequence[Annotated], contract: Contract) -> list[TrainingImage]:
     """Make targets and weights of all images; class frequencies are counted over all of them."""
     energy, task = contract.recipe.energy, contract.task
     targets = [target_classes(class_indices(image.labels, task), task, gap=energy.gap) for image in images]
-    balance = np.ones(contract.network.classes)
+    balance = np.ones(2 if task.kind == "instances" else contract.network.classes)
     pixels_of = np.sum([np.bincount(t[t >= 0], minlength=balance.size) for t in targets], axis=0)
     _check_something_to_tell_apart(pixels_of, task)
     if energy.balance == "frequency":
@@ -145,8 +149,10 @@ def prepare(images: Sequence[Annotated], contract: Contract) -> list[TrainingIma
     for image, target in zip(images, targets, strict=True):
         pixels = channels_first(image.image, contract.network.in_channels)
         offset, gain = contract.normalisation.offset_and_gain(pixels)
-        weights = _weights(class_indices(image.labels, task), target, contract, balance)
-        prepared.append(training_image(pixels, target, weights, offset=offset, gain=gain))
+        indices = class_indices(image.labels, task)
+        weights = _weights(indices, target, contract, balance)
+        distance = relative_distance(indices) if contract.learns_distance else None
+        prepared.append(training_image(pixels, target, weights, distance, offset=offset, gain=gain))
     return prepared
 
 

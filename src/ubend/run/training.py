@@ -25,7 +25,7 @@ from ubend.data.annotated import Annotated, Kind, find_pairs, infer_task, read_p
 from ubend.data.formats import check_writable, write_atomically
 from ubend.data.tiles import Batch, TrainingImage, draw_batch
 from ubend.errors import FileError, InputError, OutOfMemory, TrainingError
-from ubend.method.energy import dice_term, weighted_cross_entropy
+from ubend.method.energy import dice_term, distance_term, weighted_cross_entropy
 from ubend.method.geometry import nearest_valid_inputs
 from ubend.method.network import UNet
 from ubend.run.contract import Contract
@@ -42,7 +42,7 @@ from ubend.run.preparation import (
     make_contract,
     prepare,
 )
-from ubend.run.recipe import OptimiserConfig, Recipe, load_recipe, to_toml
+from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, load_recipe, to_toml
 from ubend.run.validation import headline, tune_objects, validate
 
 RECIPE, LOG = "recipe.toml", "log.csv"
@@ -283,7 +283,7 @@ def fit(
                 group["lr"] = rate
             with autocast(device, dtype):
                 scores = net(batch.images)
-            energy = _energy(scores, batch, dice=recipe.energy.dice)
+            energy = _energy(scores, batch, recipe.energy)
             optimiser.zero_grad(set_to_none=True)
             scaler.scale(energy).backward()  # type: ignore[no-untyped-call]
             scaler.step(optimiser)
@@ -349,9 +349,14 @@ def _with_length(recipe: Recipe, minutes: float | None, steps: int | None) -> Re
     return replace(recipe, training=length)
 
 
-def _energy(scores: torch.Tensor, batch: Batch, *, dice: float) -> torch.Tensor:
+def _energy(scores: torch.Tensor, batch: Batch, config: EnergyConfig) -> torch.Tensor:
+    distance, scores = (scores[:, -1], scores[:, :-1]) if batch.distance is not None else (None, scores)
     energy = weighted_cross_entropy(scores, batch.labels, batch.weights)
-    return energy if dice == 0 else energy + dice * dice_term(scores, batch.labels, batch.weights)
+    if config.dice > 0:
+        energy = energy + config.dice * dice_term(scores, batch.labels, batch.weights)
+    if distance is not None and batch.distance is not None:
+        energy = energy + config.distance * distance_term(distance, batch.distance, batch.labels)
+    return energy
 
 
 def _new_network(contract: Contract, device: torch.device, seed: int) -> UNet:
@@ -408,8 +413,8 @@ def _batches(images: Sequence[TrainingImage], contract: Contract, *, seed: int, 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:
     images = batch.images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-    weights = None if batch.weights is None else batch.weights.to(device, non_blocking=True)
-    return Batch(images, batch.labels.to(device, non_blocking=True), weights)
+    maps = (None if one is None else one.to(device, non_blocking=True) for one in (batch.weights, batch.distance))
+    return Batch(images, batch.labels.to(device, non_blocking=True), *maps)
 
 
 def _why_not_finite(step: int, energy: float, rate: float, batch: Batch) -> str:

@@ -18,6 +18,7 @@ from ubend.run.prediction import predict_labels, predict_probabilities
 from ubend.scores import cells
 
 SPLITS = (0.0, 0.75, 1.5, 3.0)
+SPLITS_OF_DISTANCE = (0.1, 0.05, 0.2, 0.3, 0.0)
 THRESHOLDS = (0.5, 0.35, 0.65, 0.8)
 """What is tried on the held-out images; of equals the first is taken."""
 MOST_TUNED_ON = 8
@@ -59,7 +60,7 @@ def tune_objects(net: UNet, held_out: Sequence[Annotated], contract: Contract) -
 
     best = contract.objects
     best_score = score(best)
-    for name, values in _choices(best):
+    for name, values in _choices(best, SPLITS_OF_DISTANCE if contract.learns_distance else SPLITS):
         for value in values:
             candidate = replace(best, **{name: value})
             found = score(candidate) if candidate != best else best_score
@@ -68,9 +69,9 @@ def tune_objects(net: UNet, held_out: Sequence[Annotated], contract: Contract) -
     return replace(contract, objects=best)
 
 
-def _choices(rules: ObjectRules) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+def _choices(rules: ObjectRules, splits: tuple[float, ...]) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     return (
-        ("split", SPLITS),
+        ("split", splits),
         ("threshold", THRESHOLDS),
         ("smallest", (rules.smallest, rules.smallest // 2, 2 * rules.smallest)),
         ("fill_holes", (True, False)),
