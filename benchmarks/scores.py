@@ -132,8 +132,9 @@ def measure(rounds: int) -> str:
         f"{IMAGES} pairs of {SIDE}×{SIDE} int32 label images with {OBJECTS} objects each, on one thread; {rounds} "
         "rounds in turns. The ratio is to ubend.\n\n"
         f"{markdown_table(['what', 'tool', 'time', 'ratio'], rows)}\n\n"
-        "Tables of shared pixels and counts of objects were checked to be the same. For Rand and information the\n"
-        "tools start from the same table, but report different numbers ([scores.md](scores.md) says which).\n\n"
+        "Tables of shared pixels and counts of objects were checked to be the same. Rand and information\n"
+        "start from the same table, but are other numbers: scikit-image's an error and a distance in bits, ubend's the\n"
+        "F-scores of the EM challenge, without thinning ([scores.md](scores.md)).\n\n"
         f"{machine()} Tools: {rivals}.\n\nCommand: `python benchmarks/scores.py`"
     )
 
