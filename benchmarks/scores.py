@@ -133,8 +133,8 @@ def measure(rounds: int) -> str:
         "rounds in turns. The ratio is to ubend.\n\n"
         f"{markdown_table(['what', 'tool', 'time', 'ratio'], rows)}\n\n"
         "Tables of shared pixels and counts of objects were checked to be the same. Rand and information\n"
-        "start from the same table, but are other numbers: scikit-image's an error and a distance in bits, ubend's the\n"
-        "F-scores of the EM challenge, without thinning ([scores.md](scores.md)).\n\n"
+        "start from the same table, but are other numbers: scikit-image's an error and a distance in bits, ubend's\n"
+        "the F-scores of the EM challenge, without thinning ([scores.md](scores.md)).\n\n"
         f"{machine()} Tools: {rivals}.\n\nCommand: `python benchmarks/scores.py`"
     )
 
