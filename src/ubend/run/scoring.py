@@ -1,0 +1,262 @@
+"""Which scores suit which task, and what each of them means in one line.
+
+The few are what a model is watched by while it trains; all are what a reader of results wants to see.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubend.data.annotated import Kind
+from ubend.run.pooling import Column, Score, mean_of_images
+from ubend.scores import cells, em_challenge, regions
+
+__all__ = ["HEADLINES", "Scored", "score_binary", "score_classes", "score_instances"]
+
+HEADLINES: dict[Kind, str] = {"binary": "IoU", "classes": "mean IoU", "instances": "AP@0.5 (pooled)"}
+"""The one overall score of each task by which to compare two models; higher is better."""
+
+_IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
+
+_IOU = Score("IoU", "foreground that both mark, of all that either marks", "pixels")
+_DICE = Score("Dice", "the same overlap, but twice what is shared over the sum of both", "pixels")
+_PRECISION = Score("precision", "share of the result's foreground that is right", "pixels")
+_RECALL = Score("recall", "share of the true foreground that was found", "pixels")
+_V_RAND = Score("V_Rand", "do pairs of pixels lie in one region as in the truth? splits and mergers cost", "images")
+_V_INFO = Score("V_Info", "how much the regions of truth and result tell of each other", "images")
+_AP_05 = Score(
+    "AP@0.5 (pooled)", "found / (found + missed + invented); found: IoU ≥ 0.5 with one true object", "objects"
+)
+_F1 = Score("F1@0.5 (pooled)", "2 found / (2 found + missed + invented), IoU ≥ 0.5", "objects")
+_PQ = Score("PQ@0.5 (pooled)", "F1@0.5 times the mean IoU of the objects found", "objects")
+_AP_075 = Score("AP@0.75 (pooled)", "as AP@0.5, but found only from IoU 0.75 on", "objects")
+_AP_ALL = Score("AP@0.5:0.95 (pooled)", "mean of the AP at IoU 0.5, 0.55 … 0.95", "objects")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of several images, and what else a reader must know.
+
+    Attributes
+    ----------
+    columns : tuple of Column
+        In the order in which to show them.
+    notes : tuple of str
+        A sentence each.
+    confusion : ndarray of int64, shape (classes, classes), or None
+        Pixels of all images by true class and found class.
+    """
+
+    columns: tuple[Column, ...]
+    notes: tuple[str, ...] = ()
+    confusion: NDArray[np.int64] | None = None
+
+
+def score_binary(
+    truths: Sequence[NDArray[Any]],
+    results: Sequence[NDArray[Any]],
+    probabilities: Sequence[NDArray[np.float32]] | None = None,
+    *,
+    extent: Literal["few", "all"] = "all",
+) -> Scored:
+    """Score foreground against foreground.
+
+    Parameters
+    ----------
+    truths : sequence of ndarray of int, shape (rows, columns)
+        0, 1, and -1 where nothing is scored.
+    results : sequence of ndarray of int, shape (rows, columns)
+        0 and 1.
+    probabilities : sequence of ndarray of float32, shape (classes, rows, columns), optional
+        Of the results; V_Rand and V_Info are then taken from the last class, at the best of 11 thresholds.
+    extent : {"few", "all"}
+
+    Returns
+    -------
+    Scored
+
+    Examples
+    --------
+    >>> truth = np.array([[1, 1, 0, 0]])
+    >>> scored = score_binary([truth], [np.array([[1, 0, 0, 0]])])
+    >>> [(column.score.name, column.overall()) for column in scored.columns[2:4]]
+    [('precision', 1.0), ('recall', 0.5)]
+    """
+    counts = _confusions(truths, results, 2)
+    inside = [truth == 1 for truth in truths]
+    if probabilities is None:
+        both = em_challenge.v_scores(inside, [result == 1 for result in results])
+        note = "V_Rand and V_Info: after thinning, from the label images as they are."
+    else:
+        both = em_challenge.v_scores(inside, [classes[-1] for classes in probabilities])
+        note = (
+            "V_Rand and V_Info: after thinning, from the probabilities, at the best of 11 thresholds over all images "
+            f"({both[0].threshold:.1f} and {both[1].threshold:.1f})."
+        )
+    has_inside = np.array([[image.any()] for image in inside])
+    v_columns = [
+        # A slice with cells whose score is 0/0 stays nan here, and makes the mean nan, as the organisers' does.
+        Column(score, np.where(has_inside, np.reshape(found.slices, (-1, 1)), 0.0), has_inside.astype(np.float64))
+        for score, found in zip((_V_RAND, _V_INFO), both, strict=True)
+    ]
+    overlap = [_of_one_class(score, counts, 1) for score in (_IOU, _DICE)]
+    errors = [_of_one_class(score, counts, 1) for score in (_PRECISION, _RECALL)] if extent == "all" else []
+    return Scored((*overlap, *errors, *v_columns), (note,), _total(counts))
+
+
+def score_classes(
+    truths: Sequence[NDArray[Any]],
+    results: Sequence[NDArray[Any]],
+    values: Sequence[int],
+    *,
+    extent: Literal["few", "all"] = "all",
+) -> Scored:
+    """Score classes, each alone and all together.
+
+    Parameters
+    ----------
+    truths : sequence of ndarray of int, shape (rows, columns)
+        Class numbers 0 to K-1, and -1 where nothing is scored.
+    results : sequence of ndarray of int, shape (rows, columns)
+        Class numbers 0 to K-1.
+    values : sequence of int
+        The label value of each class, which its scores are called after.
+    extent : {"few", "all"}
+
+    Returns
+    -------
+    Scored
+
+    Examples
+    --------
+    >>> scored = score_classes([np.array([[0, 0, 1, 1]])], [np.array([[0, 1, 1, 1]])], (0, 32))
+    >>> [(column.score.name, column.overall()) for column in scored.columns if column.score.of_class == 32][:1]
+    [('IoU of 32', 0.6666666666666666)]
+    """
+    counts = _confusions(truths, results, len(values))
+    meanings = {
+        "IoU": "pixels of the class in both, of those in either",
+        "Dice": "the same overlap, but twice what is shared over the sum of both",
+        "precision": "share of what was found to be of the class that is",
+        "recall": "share of the class that was found",
+    }
+    names = list(meanings)[: 4 if extent == "all" else 2]
+    means = [
+        Column(
+            Score(f"mean {name}", f"mean of the classes' {name}: {meanings[name]}", "classes"),
+            *_ratio(name, counts),
+        )
+        for name in names
+    ]
+    single = [
+        _of_one_class(Score(name, meanings[name], "pixels"), counts, k, value)
+        for name in names
+        for k, value in enumerate(values)
+    ]
+    return Scored((*means, *single), (), _total(counts))
+
+
+def score_instances(
+    truths: Sequence[NDArray[Any]],
+    results: Sequence[NDArray[Any]],
+    *,
+    extent: Literal["few", "all"] = "all",
+) -> Scored:
+    """Score objects against objects.
+
+    Parameters
+    ----------
+    truths : sequence of ndarray of int, shape (rows, columns)
+        0 is background, each object has its number; -1 where nothing is scored.
+    results : sequence of ndarray of int, shape (rows, columns)
+        0 is background, each object has its number.
+    extent : {"few", "all"}
+
+    Returns
+    -------
+    Scored
+
+    Examples
+    --------
+    >>> scored = score_instances([np.array([[1, 1, 0, 2]])], [np.array([[5, 5, 0, 0]])])
+    >>> {column.score.name: column.overall() for column in scored.columns}["AP@0.5 (pooled)"]
+    0.5
+    """
+    pairs = list(zip(truths, results, strict=True))
+    counts = _confusions([np.minimum(truth, 1) for truth in truths], [result > 0 for result in results], 2)
+    overlap = [_of_one_class(score, counts, 1) for score in (_IOU, _DICE)]
+    thresholds = _IOU_THRESHOLDS if extent == "all" else (0.5,)
+    matchings = [[cells.match(truth, result, threshold) for threshold in thresholds] for truth, result in pairs]
+    at_05 = [found[0] for found in matchings]
+    together = cells.pooled(at_05)
+    note = (
+        f"Objects: {together.n_truth:,} in the truth, {together.n_predicted:,} in the results; at an IoU of 0.5 "
+        f"{together.tp:,} found, {together.fn:,} missed, {together.fp:,} invented."
+    )
+    if extent == "few":
+        return Scored((*overlap, _f1(at_05), *_average_precision(_AP_05, [at_05])), (note,))
+    columns = [
+        *overlap,
+        _f1(at_05),
+        Column(
+            _PQ,
+            _column(2 * found.iou_sum for found in at_05),
+            _column(found.n_truth + found.n_predicted for found in at_05),
+        ),
+        *_average_precision(_AP_05, [at_05]),
+        *_average_precision(_AP_075, [[found[5] for found in matchings]]),
+        *_average_precision(_AP_ALL, list(zip(*matchings, strict=True))),
+    ]
+    return Scored(tuple(columns), (note,))
+
+
+def _f1(matchings: Sequence[cells.Matching]) -> Column:
+    found = _column(2 * matching.tp for matching in matchings)
+    return Column(_F1, found, _column(matching.n_truth + matching.n_predicted for matching in matchings))
+
+
+def _average_precision(score: Score, matchings: Sequence[Sequence[cells.Matching]]) -> tuple[Column, Column]:
+    """Pool the average precision of each threshold, and average that of the images; `matchings` by threshold."""
+    found = np.array([[matching.tp for matching in images] for images in matchings], np.float64).T
+    of = np.array([[matching.tp + matching.fp + matching.fn for matching in images] for images in matchings]).T
+    pooled = Column(score, found, of.astype(np.float64))
+    mean = replace(score, name=f"{score.image_name} (mean of images)", pooled_over="images")
+    mean = replace(mean, meaning="the same of each image, then averaged")
+    return pooled, mean_of_images(mean, pooled.of_images())
+
+
+def _column(values: Any) -> NDArray[np.float64]:
+    return np.array([*values], np.float64).reshape(-1, 1)
+
+
+def _confusions(truths: Sequence[NDArray[Any]], results: Sequence[NDArray[Any]], n: int) -> NDArray[np.int64]:
+    """Confusion matrices, shape (images, n, n)."""
+    return np.array([regions.confusion(truth, result, n) for truth, result in zip(truths, results, strict=True)])
+
+
+def _ratio(name: str, counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both sides of a pixel score of each class, shape (images, classes)."""
+    right = counts.diagonal(axis1=1, axis2=2)
+    found, true = counts.sum(axis=1), counts.sum(axis=2)
+    numerator, denominator = {
+        "IoU": (right, found + true - right),
+        "Dice": (2 * right, found + true),
+        "precision": (right, found),
+        "recall": (right, true),
+    }[name]
+    return numerator.astype(np.float64), denominator.astype(np.float64)
+
+
+def _of_one_class(score: Score, counts: NDArray[np.int64], k: int, value: int | None = None) -> Column:
+    numerator, denominator = _ratio(score.name, counts)
+    if value is not None:
+        score = replace(score, name=f"{score.name} of {value}", of_class=value)
+    return Column(score, numerator[:, [k]], denominator[:, [k]])
+
+
+def _total(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    total: NDArray[np.int64] = counts.sum(axis=0)
+    return total
