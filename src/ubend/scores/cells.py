@@ -1,26 +1,41 @@
-"""Cells found, missed and invented: F1, average precision and panoptic quality at an IoU threshold.
+"""Cells found, missed and invented: F1, average precision, panoptic quality; SEG and DET; AJI and AJI+.
 
 The matching is that of StarDist (Schmidt et al. 2018, doi:10.1007/978-3-030-00934-2_30); the panoptic quality that of
 Kirillov et al. 2019, Eq. 1 (doi:10.1109/CVPR.2019.00963).
 
 "Average precision" here is TP/(TP+FP+FN) at one threshold, as this field has it, not the area under a curve. Summed
 over the images first (`pooled`, StarDist) or averaged over the images (Cellpose) it gives different numbers: say which.
+
+SEG and DET of the Cell Tracking Challenge and the aggregated Jaccard index have files of their own
+(`scores/tracking_challenge.py`, `scores/aggregated_jaccard.py`) and are found here as well.
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ubend.errors import InputError
-from ubend.scores.overlap import check_labels, overlaps
+from ubend.scores.aggregated_jaccard import AggregatedJaccard, aggregated_jaccard, pooled_aggregated_jaccard
+from ubend.scores.assignment import assign
+from ubend.scores.overlap import ObjectPairs, object_pairs
+from ubend.scores.tracking_challenge import Detections, detections, pooled_detections, seg
 
-__all__ = ["Matching", "match", "pooled"]
+__all__ = [
+    "AggregatedJaccard",
+    "Detections",
+    "Matching",
+    "aggregated_jaccard",
+    "detections",
+    "match",
+    "match_all",
+    "pooled",
+    "pooled_aggregated_jaccard",
+    "pooled_detections",
+    "seg",
+]
 
 
 @dataclass(frozen=True)
@@ -126,28 +141,49 @@ def match(truth: NDArray[Any], labels: NDArray[Any], iou_threshold: float = 0.5)
     --------
     One object found with IoU 2/3, one missed:
 
+    >>> import numpy as np
     >>> truth = np.array([[1, 1, 1, 0, 2]])
     >>> labels = np.array([[9, 9, 0, 0, 0]])
     >>> found = match(truth, labels)
     >>> found.tp, found.fp, found.fn, found.average_precision
     (1, 0, 1, 0.5)
     """
-    if not 0 < iou_threshold <= 1:
-        raise InputError(f"iou_threshold is {iou_threshold}; allowed is above 0 up to 1, and 0.5 is usual.")
-    truth, labels = check_labels(truth, labels)
-    scored = truth >= 0
-    table = overlaps(truth[scored], labels[scored])
-    are_objects = np.ix_(np.flatnonzero(table.truth_ids > 0), np.flatnonzero(table.ids > 0))
-    shared = table.pixels[are_objects].tocoo()
-    truth_areas = table.pixels.sum(axis=1)[table.truth_ids > 0]
-    areas = table.pixels.sum(axis=0)[table.ids > 0]
-    rows, columns = shared.coords
-    iou = shared.data / (truth_areas[rows] + areas[columns] - shared.data)
-    counts = iou >= iou_threshold
-    pairs = coo_array((iou[counts], (rows[counts], columns[counts])), shape=shared.shape)
-    matched = np.concatenate([[], *_assign(pairs)])
-    tp = len(matched)
-    return Matching(float(iou_threshold), tp, len(areas) - tp, len(truth_areas) - tp, float(matched.sum()))
+    return match_all(truth, labels, [iou_threshold])[0]
+
+
+def match_all(truth: NDArray[Any], labels: NDArray[Any], iou_thresholds: Iterable[float]) -> tuple[Matching, ...]:
+    """Match at several thresholds; the pixels are counted once.
+
+    Parameters
+    ----------
+    truth, labels : ndarray of int or bool, same shape
+        As for `match`.
+    iou_thresholds : iterable of float
+        Each above 0, up to 1.
+
+    Returns
+    -------
+    tuple of Matching
+        One for each threshold, in the same order.
+
+    Raises
+    ------
+    InputError
+        As for `match`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> truth, labels = np.array([[1, 1, 1, 0]]), np.array([[9, 9, 0, 0]])
+    >>> [found.tp for found in match_all(truth, labels, [0.5, 0.75])]
+    [1, 0]
+    """
+    thresholds = [float(threshold) for threshold in iou_thresholds]
+    for threshold in thresholds:
+        if not 0 < threshold <= 1:
+            raise InputError(f"iou_threshold is {threshold}; allowed is above 0 up to 1, and 0.5 is usual.")
+    pairs = object_pairs(truth, labels)
+    return tuple(_match(pairs, threshold) for threshold in thresholds)
 
 
 def pooled(matchings: Iterable[Matching]) -> Matching:
@@ -187,29 +223,15 @@ def pooled(matchings: Iterable[Matching]) -> Matching:
     )
 
 
-def _assign(pairs: coo_array) -> Iterator[NDArray[np.float64]]:
-    """Yield the IoU of the pairs of a best one-to-one assignment, group by group of objects that compete."""
-    rows, columns = pairs.coords
-    n = sum(pairs.shape)
-    graph = coo_array((np.ones(pairs.nnz), (rows, columns + pairs.shape[0])), shape=(n, n))
-    _, group_of_object = connected_components(graph, directed=False)
-    groups = group_of_object[rows]
-    sizes = np.bincount(groups, minlength=1)[groups]
-    yield pairs.data[sizes == 1]
-    for group in np.unique(groups[sizes > 1]):
-        members = groups == group
-        yield _assign_group(rows[members], columns[members], pairs.data[members])
-
-
-def _assign_group(rows: NDArray[Any], columns: NDArray[Any], iou: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Assign the objects of one group: first as many pairs as possible, then the largest sum of IoU."""
-    _, i = np.unique(rows, return_inverse=True)
-    _, j = np.unique(columns, return_inverse=True)
-    dense = np.zeros((i.max() + 1, j.max() + 1))
-    dense[i, j] = iou
-    gain = (dense > 0) + dense / (2 * min(dense.shape))  # all IoU together weigh less than one pair more
-    chosen: NDArray[np.float64] = dense[linear_sum_assignment(gain, maximize=True)]
-    return chosen[chosen > 0]
+def _match(pairs: ObjectPairs, threshold: float) -> Matching:
+    """Assign as many pairs as possible, then those of the largest sum of IoU."""
+    counts = pairs.iou >= threshold
+    iou = pairs.iou[counts]
+    n = min(len(pairs.truth_areas), len(pairs.areas))
+    gain = 1 + iou / (2 * max(n, 1))  # all IoU together weigh less than one pair more
+    chosen = assign(pairs.rows[counts], pairs.columns[counts], gain)
+    tp = len(chosen)
+    return Matching(threshold, tp, len(pairs.areas) - tp, len(pairs.truth_areas) - tp, math.fsum(iou[chosen]))
 
 
 def _ratio(numerator: float, denominator: float) -> float:

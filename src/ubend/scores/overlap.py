@@ -1,7 +1,8 @@
 """The contingency table of two label images: how many pixels each pair of regions shares.
 
 Everything that compares regions starts from this table. It is sparse: touching pairs only, so ten thousand cells
-against ten thousand cells cost as much as the image has pixels.
+against ten thousand cells cost as much as the image has pixels. And it is counted from runs of equal pixels, of which a
+label image has few, so that any numbers, up to the largest, cost the same.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from scipy.sparse import coo_array, csr_array
 
 from ubend.errors import InputError
 
-__all__ = ["Overlaps", "check_labels", "count_pairs", "overlaps"]
+__all__ = ["ObjectPairs", "Overlaps", "check_labels", "count_pairs", "object_pairs", "overlaps"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,40 @@ class Overlaps:
     truth_ids: NDArray[Any]
     ids: NDArray[Any]
     pixels: csr_array
+
+
+@dataclass(frozen=True)
+class ObjectPairs:
+    """Objects of truth and result, and which of them share pixels.
+
+    Attributes
+    ----------
+    truth_areas : ndarray of int64, shape (n,)
+        Pixels of each object of the truth, in the order of its number.
+    areas : ndarray of int64, shape (m,)
+        Of each object of the result, without the pixels that are not scored.
+    rows, columns : ndarray of int, shape (pairs,)
+        Which object of the truth and which of the result share pixels, ordered by row, then column.
+    shared : ndarray of int64, shape (pairs,)
+        How many, at least 1.
+    """
+
+    truth_areas: NDArray[np.int64]
+    areas: NDArray[np.int64]
+    rows: NDArray[np.integer[Any]]
+    columns: NDArray[np.integer[Any]]
+    shared: NDArray[np.int64]
+
+    @property
+    def union(self) -> NDArray[np.int64]:
+        """Pixels that belong to either of the two, for each pair."""
+        union: NDArray[np.int64] = self.truth_areas[self.rows] + self.areas[self.columns] - self.shared
+        return union
+
+    @property
+    def iou(self) -> NDArray[np.float64]:
+        """Intersection over union of each pair, above 0."""
+        return self.shared / self.union
 
 
 def overlaps(truth: NDArray[Any], labels: NDArray[Any]) -> Overlaps:
@@ -55,9 +90,50 @@ def overlaps(truth: NDArray[Any], labels: NDArray[Any]) -> Overlaps:
     >>> table.pixels.toarray().tolist()
     [[1, 0], [1, 1]]
     """
-    truth_ids, rows = np.unique(truth.ravel(), return_inverse=True)
-    ids, columns = np.unique(labels.ravel(), return_inverse=True)
-    return Overlaps(truth_ids, ids, count_pairs(rows, columns, (len(truth_ids), len(ids))))
+    truth_runs, runs, lengths = _runs(truth.ravel(), labels.ravel())
+    truth_ids, rows = np.unique(truth_runs, return_inverse=True)
+    ids, columns = np.unique(runs, return_inverse=True)
+    table = coo_array((lengths, (rows, columns)), shape=(len(truth_ids), len(ids)))
+    return Overlaps(truth_ids, ids, table.tocsr())
+
+
+def object_pairs(truth: NDArray[Any], labels: NDArray[Any]) -> ObjectPairs:
+    """Count the pixels that the objects of truth and result have, and those that each two of them share.
+
+    Parameters
+    ----------
+    truth : ndarray of int or bool, any shape
+        Objects; 0 is background. Pixels below 0 are left out on both sides.
+    labels : ndarray of int or bool, same shape
+        The result; 0 is background.
+
+    Returns
+    -------
+    ObjectPairs
+
+    Raises
+    ------
+    InputError
+        For shapes that differ, labels that are not whole numbers, or negative `labels`.
+
+    Examples
+    --------
+    >>> pairs = object_pairs(np.array([[1, 1, 1, 0, 2]]), np.array([[9, 9, 0, 0, 0]]))
+    >>> pairs.truth_areas.tolist(), pairs.areas.tolist()
+    ([3, 1], [2])
+    >>> pairs.rows.tolist(), pairs.columns.tolist(), pairs.shared.tolist()
+    ([0], [0], [2])
+    """
+    table = overlaps(*check_labels(truth, labels))
+    scored = table.pixels[table.truth_ids >= 0]
+    areas = scored.sum(axis=0)
+    are_objects = np.flatnonzero(table.ids > 0)
+    are_objects = are_objects[areas[are_objects] > 0]  # not those that lie altogether where nothing is scored
+    of_truth = table.pixels[table.truth_ids > 0]
+    shared = of_truth[:, are_objects].tocsr()
+    shared.sort_indices()
+    rows = np.repeat(np.arange(shared.shape[0]), np.diff(shared.indptr))
+    return ObjectPairs(of_truth.sum(axis=1), areas[are_objects], rows, shared.indices, shared.data)
 
 
 def count_pairs(rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]], shape: tuple[int, int]) -> csr_array:
@@ -80,7 +156,8 @@ def count_pairs(rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]
     >>> count_pairs(np.array([0, 0, 1]), np.array([2, 2, 0]), (2, 3)).toarray().tolist()
     [[0, 0, 2], [1, 0, 0]]
     """
-    return coo_array((np.ones(len(rows), np.int64), (rows, columns)), shape=shape).tocsr()
+    row_runs, column_runs, lengths = _runs(rows, columns)
+    return coo_array((lengths, (row_runs, column_runs)), shape=shape).tocsr()
 
 
 def check_labels(truth: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -122,3 +199,10 @@ def check_labels(truth: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any
             f"labels contains {labels.min()}; a result has labels from 0 up. Only the truth may mark pixels to ignore."
         )
     return truth, labels
+
+
+def _runs(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    """Values of each run of pixels that are equal in both arrays, and the lengths of the runs."""
+    starts = np.flatnonzero((first[1:] != first[:-1]) | (second[1:] != second[:-1])) + 1
+    starts = np.concatenate([np.zeros(min(1, len(first)), np.intp), starts])
+    return first[starts], second[starts], np.diff(starts, append=len(first)).astype(np.int64)
