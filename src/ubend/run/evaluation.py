@@ -136,7 +136,11 @@ class Evaluation:
             "headline": self.headline,
             "overall": _without_nan(self.overall),
             "intervals": {name: None if ends is None else list(ends) for name, ends in self.intervals.items()},
-            "interval": {"confidence": pooling.CONFIDENCE, "resamples": pooling.RESAMPLES, "over": "images"},
+            "interval_method": {
+                "name": "percentile bootstrap over images",
+                "confidence": pooling.CONFIDENCE,
+                "resamples": pooling.RESAMPLES,
+            },
             "scores": described,
             "rows": [{"name": row.name, "scores": _without_nan(row.scores)} for row in self.rows],
             "confusion": matrix and {"values": list(self.values), "pixels": matrix},

@@ -3,7 +3,7 @@
 The few are what a model is watched by while it trains; all are what a reader of results wants to see.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from ubend.data.annotated import Kind
 from ubend.run.pooling import Column, Score, mean_of_images
 from ubend.scores import cells, em_challenge, regions
+from ubend.scores.aggregated_jaccard import aggregated_jaccard
+from ubend.scores.tracking_challenge import INVENTED, MISSED, SPLIT, Detections, detections, seg
 
 __all__ = ["HEADLINES", "Scored", "score_binary", "score_classes", "score_instances"]
 
@@ -22,18 +24,20 @@ HEADLINES: dict[Kind, str] = {"binary": "IoU", "classes": "mean IoU", "instances
 _IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 
 _IOU = Score("IoU", "foreground that both mark, of all that either marks", "pixels")
-_DICE = Score("Dice", "the same overlap, but twice what is shared over the sum of both", "pixels")
+_DICE = Score("Dice", "the same overlap as 2 · shared / (marked by one + by the other)", "pixels")
 _PRECISION = Score("precision", "share of the result's foreground that is right", "pixels")
 _RECALL = Score("recall", "share of the true foreground that was found", "pixels")
-_V_RAND = Score("V_Rand", "do pairs of pixels lie in one region as in the truth? splits and mergers cost", "images")
-_V_INFO = Score("V_Info", "how much the regions of truth and result tell of each other", "images")
-_AP_05 = Score(
-    "AP@0.5 (pooled)", "found / (found + missed + invented); found: IoU ≥ 0.5 with one true object", "objects"
-)
+_V_RAND = Score("V_Rand", "pixel pairs kept together or apart as in the truth, after thinning", "images")
+_V_INFO = Score("V_Info", "what regions of truth and result tell of each other, after thinning", "images")
+_AP_05 = Score("AP@0.5 (pooled)", "found / (found + missed + invented); found: IoU ≥ 0.5", "objects")
 _F1 = Score("F1@0.5 (pooled)", "2 found / (2 found + missed + invented), IoU ≥ 0.5", "objects")
 _PQ = Score("PQ@0.5 (pooled)", "F1@0.5 times the mean IoU of the objects found", "objects")
 _AP_075 = Score("AP@0.75 (pooled)", "as AP@0.5, but found only from IoU 0.75 on", "objects")
 _AP_ALL = Score("AP@0.5:0.95 (pooled)", "mean of the AP at IoU 0.5, 0.55 … 0.95", "objects")
+_SEG = Score("SEG", "IoU of each true object with what covers over half of it, else 0", "objects")
+_DET = Score("DET", "1 − cost of correcting splits (5), misses (10) and inventions (1)", "objects")
+_AJI = Score("AJI (mean of images)", "pixels shared by best partners, of all pixels of all objects", "images")
+_AJI_PLUS = Score("AJI+ (mean of images)", "the same, with each object taken once", "images")
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def score_binary(
         both = em_challenge.v_scores(inside, [classes[-1] for classes in probabilities])
         note = (
             "V_Rand and V_Info: after thinning, from the probabilities, at the best of 11 thresholds over all images "
-            f"({both[0].threshold:.1f} and {both[1].threshold:.1f})."
+            f"({both[0].threshold:.1f} and {both[1].threshold:.1f}), which the intervals keep."
         )
     has_inside = np.array([[image.any()] for image in inside])
     v_columns = [
@@ -139,14 +143,14 @@ def score_classes(
     counts = _confusions(truths, results, len(values))
     meanings = {
         "IoU": "pixels of the class in both, of those in either",
-        "Dice": "the same overlap, but twice what is shared over the sum of both",
-        "precision": "share of what was found to be of the class that is",
-        "recall": "share of the class that was found",
+        "Dice": "the same overlap as 2 · shared / (marked by one + by the other)",
+        "precision": "share of the pixels given to the class that are of it",
+        "recall": "share of the pixels of the class that were found",
     }
     names = list(meanings)[: 4 if extent == "all" else 2]
     means = [
         Column(
-            Score(f"mean {name}", f"mean of the classes' {name}: {meanings[name]}", "classes"),
+            Score(f"mean {name}", meanings[name], "classes"),
             *_ratio(name, counts),
         )
         for name in names
@@ -189,33 +193,51 @@ def score_instances(
     counts = _confusions([np.minimum(truth, 1) for truth in truths], [result > 0 for result in results], 2)
     overlap = [_of_one_class(score, counts, 1) for score in (_IOU, _DICE)]
     thresholds = _IOU_THRESHOLDS if extent == "all" else (0.5,)
-    matchings = [[cells.match(truth, result, threshold) for threshold in thresholds] for truth, result in pairs]
+    matchings = [cells.match_all(truth, result, thresholds) for truth, result in pairs]
     at_05 = [found[0] for found in matchings]
-    together = cells.pooled(at_05)
-    note = (
-        f"Objects: {together.n_truth:,} in the truth, {together.n_predicted:,} in the results; at an IoU of 0.5 "
-        f"{together.tp:,} found, {together.fn:,} missed, {together.fp:,} invented."
-    )
+    few = (*overlap, _f1(at_05), *_average_precision(_AP_05, [at_05]))
+    note = _objects(cells.pooled(at_05))
     if extent == "few":
-        return Scored((*overlap, _f1(at_05), *_average_precision(_AP_05, [at_05])), (note,))
-    columns = [
-        *overlap,
-        _f1(at_05),
-        Column(
-            _PQ,
-            _column(2 * found.iou_sum for found in at_05),
-            _column(found.n_truth + found.n_predicted for found in at_05),
-        ),
-        *_average_precision(_AP_05, [at_05]),
-        *_average_precision(_AP_075, [[found[5] for found in matchings]]),
+        return Scored(few, (note,))
+    at_075 = [found[_IOU_THRESHOLDS.index(0.75)] for found in matchings]
+    more = (
+        *_average_precision(_AP_075, [at_075]),
         *_average_precision(_AP_ALL, list(zip(*matchings, strict=True))),
-    ]
-    return Scored(tuple(columns), (note,))
+        _panoptic_quality(at_05),
+        _seg(pairs),
+        _det([detections(truth, result) for truth, result in pairs]),
+        mean_of_images(_AJI, [aggregated_jaccard(*pair).value for pair in pairs]),
+        mean_of_images(_AJI_PLUS, [aggregated_jaccard(*pair, one_to_one=True).value for pair in pairs]),
+    )
+    return Scored(few + more, (note,))
+
+
+def _objects(found: cells.Matching) -> str:
+    return (
+        f"Objects: {found.n_truth:,} in the truth, {found.n_predicted:,} in the results; at an IoU of 0.5 "
+        f"{found.tp:,} found, {found.fn:,} missed, {found.fp:,} invented."
+    )
 
 
 def _f1(matchings: Sequence[cells.Matching]) -> Column:
     found = _column(2 * matching.tp for matching in matchings)
     return Column(_F1, found, _column(matching.n_truth + matching.n_predicted for matching in matchings))
+
+
+def _panoptic_quality(matchings: Sequence[cells.Matching]) -> Column:
+    iou = _column(2 * matching.iou_sum for matching in matchings)
+    return Column(_PQ, iou, _column(matching.n_truth + matching.n_predicted for matching in matchings))
+
+
+def _seg(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> Column:
+    """Sum over the objects of all images, as the challenge does over all frames."""
+    scores = [seg(truth, result) for truth, result in pairs]
+    return Column(_SEG, _column(score.sum() for score in scores), _column(len(score) for score in scores))
+
+
+def _det(found: Sequence[Detections]) -> Column:
+    cost = _column(SPLIT * one.splits_needed + MISSED * one.missed + INVENTED * one.invented for one in found)
+    return Column(_DET, cost, _column(MISSED * one.n_truth for one in found), cost=True)
 
 
 def _average_precision(score: Score, matchings: Sequence[Sequence[cells.Matching]]) -> tuple[Column, Column]:
@@ -228,7 +250,7 @@ def _average_precision(score: Score, matchings: Sequence[Sequence[cells.Matching
     return pooled, mean_of_images(mean, pooled.of_images())
 
 
-def _column(values: Any) -> NDArray[np.float64]:
+def _column(values: Iterable[float]) -> NDArray[np.float64]:
     return np.array([*values], np.float64).reshape(-1, 1)
 
 
