@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from ubend.errors import InputError
-from ubend.scores.cells import Matching, match, pooled
+from ubend.scores.cells import Matching, match, match_all, pooled
 
 TRUTH = np.array(
     [
@@ -199,10 +199,18 @@ def test_pooled_refuses_none_and_mixed_thresholds():
         pooled([match(TRUTH, RESULT, 0.7), match(TRUTH, RESULT, 0.5)])
 
 
+def test_several_thresholds_at_once():
+    thresholds = (0.9, 0.5, 0.6, 0.75, 0.1)
+    assert match_all(TRUTH, RESULT, iter(thresholds)) == tuple(match(TRUTH, RESULT, each) for each in thresholds)
+    assert match_all(TRUTH, RESULT, []) == ()
+
+
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.5, float("nan")])
 def test_threshold_out_of_range(threshold):
     with pytest.raises(InputError, match="above 0 up to 1"):
         match(TRUTH, RESULT, threshold)
+    with pytest.raises(InputError, match="above 0 up to 1"):
+        match_all(TRUTH, RESULT, [0.5, threshold])
 
 
 def test_wrong_labels():

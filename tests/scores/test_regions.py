@@ -32,6 +32,15 @@ def test_absent_class_is_nan():
         np.testing.assert_array_equal(score(counts), [1, np.nan])
 
 
+def test_mean_leaves_out_absent_classes():
+    assert regions.mean(regions.iou(COUNTS)) == pytest.approx((0.5 + 2 / 3 + 0.5) / 3)
+    absent = regions.confusion(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 3)
+    assert regions.mean(regions.iou(absent)) == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert regions.mean(regions.iou(absent)[1:]) == pytest.approx(2 / 3)
+    assert np.isnan(regions.mean(np.array([np.nan, np.nan])))
+    assert np.isnan(regions.mean(np.zeros(0)))
+
+
 def test_missed_and_invented_classes():
     missed = regions.confusion(np.array([1]), np.array([0]), 2)
     assert regions.iou(missed).tolist() == [0, 0]

@@ -1,5 +1,5 @@
 """How good a result is: arrays in, numbers out."""
 
-from . import cells, em_challenge, regions
+from . import cells, em_challenge, regions, surface
 
-__all__ = ["cells", "em_challenge", "regions"]
+__all__ = ["cells", "em_challenge", "regions", "surface"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ubend.errors import InputError
 from ubend.scores.overlap import check_labels
 
-__all__ = ["confusion", "dice", "iou", "precision", "recall"]
+__all__ = ["confusion", "dice", "iou", "mean", "precision", "recall"]
 
 
 def confusion(truth: NDArray[Any], labels: NDArray[Any], classes: int) -> NDArray[np.int64]:
@@ -162,6 +162,34 @@ def recall(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     """
     right, _, true = _margins(confusion)
     return _ratio(right, true)
+
+
+def mean(scores: NDArray[np.float64]) -> float:
+    """Average a score over the classes that have one.
+
+    Parameters
+    ----------
+    scores : ndarray of float64, shape (classes,)
+        From `iou`, `dice`, `precision` or `recall`. The background is a class like the others: give ``scores[1:]`` to
+        leave it out, as most papers do.
+
+    Returns
+    -------
+    float
+        nan values are left out; nan if nothing is left.
+
+    Notes
+    -----
+    Of several images, add the confusion matrices first: a class that one of them lacks is then no case of its own.
+    Programs that count such a class as 0, or as 1, have another mean.
+
+    Examples
+    --------
+    >>> mean(np.array([1.0, 0.5, np.nan]))
+    0.75
+    """
+    counted = scores[~np.isnan(scores)]
+    return float(counted.mean()) if counted.size else float("nan")
 
 
 def _margins(confusion: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
