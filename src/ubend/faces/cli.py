@@ -199,6 +199,9 @@ def evaluate(
         Path | None, typer.Option("--json", help="Also write everything: scores, intervals, how they were pooled.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Print all images, not only the worst of many.")] = False,
+    em2012: Annotated[
+        bool, typer.Option("--em2012", help="Also pixel, Rand and warping error of the EM challenge of 2012; slow.")
+    ] = False,
     task: TaskKind = None,
     ignore: Ignore = None,
     overwrite: Overwrite = False,
@@ -207,7 +210,7 @@ def evaluate(
     from ubend.run.evaluation import evaluate_folders
 
     _check_free([path for path in (csv_file, json_file) if path is not None], overwrite=overwrite)
-    evaluation = evaluate_folders(results, truth, task=task, ignore=ignore)  # type: ignore[arg-type]
+    evaluation = evaluate_folders(results, truth, task=task, ignore=ignore, em2012=em2012)  # type: ignore[arg-type]
     _print_scores(evaluation, every=every)
     if csv_file is not None:
         text = io.StringIO()

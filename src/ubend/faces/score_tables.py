@@ -16,6 +16,7 @@ MOST_IMAGES = 10
 
 WORST = 5
 FEW_FOR_AN_INTERVAL = 10
+VERY_SMALL = 0.001
 WIDE = 140
 """From so many characters on the meanings have room in the table."""
 
@@ -39,8 +40,10 @@ def print_scores(console: Console, evaluation: Evaluation, *, every: bool = Fals
 
 
 def score_text(value: float | None) -> str:
-    """Write a score with four decimals, or a dash where there is none."""
-    return "–" if value is None or math.isnan(value) else f"{value:.4f}"
+    """Write a score with four decimals, a very small error with seven, and a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:.7f}" if 0 < value < VERY_SMALL else f"{value:.4f}"
 
 
 def _print_images(console: Console, evaluation: Evaluation, *, every: bool) -> None:
@@ -187,7 +190,7 @@ def _table(*names: str) -> Table:
 
 
 def _interval_text(ends: tuple[float, float] | None) -> str:
-    return "–" if ends is None else f"{ends[0]:.4f}–{ends[1]:.4f}"
+    return "–" if ends is None else "–".join(map(score_text, ends))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -175,6 +175,7 @@ def evaluate_arrays(
     probabilities: Sequence[NDArray[np.float32]] | None = None,
     names: Sequence[str] | None = None,
     extent: Literal["few", "all"] = "few",
+    em2012: bool = False,
 ) -> Evaluation:
     """Score results against the truth.
 
@@ -195,6 +196,8 @@ def evaluate_arrays(
         One for each truth; otherwise they are counted from 1.
     extent : {"few", "all"}
         Which scores: the few by which to watch a model, or all that suit the task.
+    em2012 : bool
+        Of a binary task also the errors by which the EM challenge scored in 2012: seconds an image.
 
     Returns
     -------
@@ -217,6 +220,8 @@ def evaluate_arrays(
     truths, results = [np.asarray(truth) for truth in truths], [np.asarray(result) for result in results]
     _check_counts(len(truths), results=results, names=names, probabilities=probabilities)
     _check_sizes(names, truths, results, probabilities)
+    if em2012 and task.kind != "binary":
+        raise InputError(f"The errors of 2012 are for membranes, a binary task; these labels are {task.kind}.")
     truths = [class_indices(truth, task) for truth in truths]
     values = task.values
     if task.kind == "instances":
@@ -226,7 +231,7 @@ def evaluate_arrays(
         if task.kind == "classes":
             scored = score_classes(truths, results, values, extent=extent)
         else:
-            scored = score_binary(truths, results, probabilities, extent=extent)
+            scored = score_binary(truths, results, probabilities, extent=extent, em2012=em2012)
     return Evaluation(task.kind, tuple(names), scored.columns, scored.notes, values, scored.confusion)
 
 
@@ -236,6 +241,7 @@ def evaluate_folders(
     *,
     task: Kind | None = None,
     ignore: int | None = None,
+    em2012: bool = False,
 ) -> Evaluation:
     """Score a folder of results against a folder of truth.
 
@@ -251,6 +257,8 @@ def evaluate_folders(
         What the labels mean, if it should not be inferred from the truth.
     ignore : int, optional
         The truth's value for pixels that are not annotated.
+    em2012 : bool
+        Of a binary task also the errors by which the EM challenge scored in 2012: seconds an image.
 
     Returns
     -------
@@ -286,6 +294,7 @@ def evaluate_folders(
         probabilities=probabilities,
         names=matched.names,
         extent="all",
+        em2012=em2012,
     )
     odd = _other_task(matched.results, matched.truths, seen)
     notes = (*evaluation.notes, few, odd, *matched.notes)
@@ -310,7 +319,7 @@ def _n_objects(labels: NDArray[Any]) -> int:
 
 
 def _without_nan(scores: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(score) else score for name, score in scores.items()}
+    return {name: score if math.isfinite(score) else None for name, score in scores.items()}
 
 
 def _result_indices(result: NDArray[Any], task: Task, name: str) -> NDArray[Any]:
@@ -348,6 +357,8 @@ def _check_sizes(
     results: Sequence[NDArray[Any]],
     probabilities: Sequence[NDArray[np.float32]] | None,
 ) -> None:
+    differ = sum(truth.shape != result.shape for truth, result in zip(truths, results, strict=True)) - 1
+    others = f" So do {differ} other images." if differ > 1 else " So does 1 other image." if differ == 1 else ""
     for k, (name, truth, result) in enumerate(zip(names, truths, results, strict=True)):
         shapes = [("result", result.shape)]
         if probabilities is not None:
@@ -356,7 +367,7 @@ def _check_sizes(
             if shape != truth.shape or truth.ndim != 2:
                 raise InputError(
                     f"{name}: the truth is {_size(truth.shape)} pixels, the {what} {_size(shape)}. Both must be single "
-                    "images of one size: predict the image at the size at which it was annotated."
+                    f"images of one size: predict the image at the size at which it was annotated.{others}"
                 )
 
 

@@ -77,6 +77,8 @@ class Column:
         the classes. Most scores have one part.
     cost : bool
         The ratio is a cost; the score is 1 less the cost, and at least 0.
+    fixed : float or None
+        The score of all images, where it does not follow from the two sides. It has no interval.
 
     Examples
     --------
@@ -89,6 +91,7 @@ class Column:
     numerator: NDArray[np.float64]
     denominator: NDArray[np.float64]
     cost: bool = False
+    fixed: float | None = None
 
     def of_images(self) -> NDArray[np.float64]:
         """Return the score of each image, shape (images,); nan where there is nothing to score."""
@@ -96,6 +99,8 @@ class Column:
 
     def overall(self) -> float:
         """Return the score of all images; nan where there is nothing to score."""
+        if self.fixed is not None:
+            return self.fixed
         return float(self._value(self.numerator.sum(axis=0), self.denominator.sum(axis=0)))
 
     def resampled(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -112,9 +117,10 @@ class Column:
         """
         return self._value(times @ self.numerator, times @ self.denominator)
 
-    def n_scored(self) -> int:
-        """Return how many images have something to score."""
-        return int((self.denominator > 0).any(axis=1).sum())
+    def has_interval(self) -> bool:
+        """Whether enough images have something to score."""
+        scored = int((self.denominator > 0).any(axis=1).sum())
+        return self.fixed is None and scored >= FEWEST_IMAGES and bool(np.isfinite(self.numerator).all())
 
     def _value(self, numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
         ratio = _divided(numerator, denominator)
@@ -172,7 +178,7 @@ def intervals(columns: Sequence[Column]) -> dict[str, tuple[float, float] | None
     >>> intervals([mean_of_images(Score("AJI", "objects agree", "images"), [1.0, 1.0, 1.0, 0.0])])
     {'AJI': (0.25, 1.0)}
     """
-    enough = [column for column in columns if column.n_scored() >= FEWEST_IMAGES and not np.isnan(column.overall())]
+    enough = [column for column in columns if column.has_interval()]
     found: dict[str, tuple[float, float] | None] = {column.score.name: None for column in columns}
     if not enough:
         return found

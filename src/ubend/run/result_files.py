@@ -105,14 +105,12 @@ def read_matched(results: str | Path, truth: str | Path) -> Matched:
     (('a',), 1)
     """
     results, truth = Path(results), Path(truth)
-    _check_not_the_same(results, truth)
+    _check_both_are_there(results, truth)
     if results.is_file() and truth.is_file():
         return _two_files(results, truth)
     for path, other in ((results, truth), (truth, results)):
         if path.is_file() and other.is_dir():
             raise FileError(f"{path} is a file and {other} a folder: give two folders, or two label images.")
-    existing_folder(results)
-    existing_folder(truth)
     _check_not_swapped(results, truth)
     expected, found = _read_truth(truth), _read_results(results)
     matched = _match(expected, found, results, truth)
@@ -257,8 +255,13 @@ def _agreement(truth: Path) -> str:
 # Mistakes
 
 
-def _check_not_the_same(results: Path, truth: Path) -> None:
-    if results.exists() and truth.exists() and results.samefile(truth):
+def _check_both_are_there(results: Path, truth: Path) -> None:
+    for path, other in ((results, truth), (truth, results)):
+        if not path.exists() and other.is_file():
+            raise FileError(f"There is no file {path}.")
+        if not path.exists():
+            existing_folder(path)
+    if results.samefile(truth):
         raise FileError(f"{results} is both the results and the truth: name the folder of the results, then the truth.")
 
 

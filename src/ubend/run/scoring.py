@@ -27,8 +27,11 @@ _IOU = Score("IoU", "foreground that both mark, of all that either marks", "pixe
 _DICE = Score("Dice", "the same overlap as 2 · shared / (marked by one + by the other)", "pixels")
 _PRECISION = Score("precision", "share of the result's foreground that is right", "pixels")
 _RECALL = Score("recall", "share of the true foreground that was found", "pixels")
-_V_RAND = Score("V_Rand", "pixel pairs kept together or apart as in the truth, after thinning", "images")
-_V_INFO = Score("V_Info", "what regions of truth and result tell of each other, after thinning", "images")
+_V_RAND = Score("V_Rand", "pixel pairs together or apart as in the truth, after thinning", "images")
+_V_INFO = Score("V_Info", "what truth and result tell of each other, after thinning", "images")
+_PIXEL_ERROR = Score("pixel error", "1 − F-score of the pixels inside cells, best threshold", "pixels", False)
+_RAND_ERROR = Score("Rand error", "1 − F-score of pixel pairs, without thinning, best threshold", "pixels", False)
+_WARPING_ERROR = Score("warping error", "pixels of splits and mergers, borders moved freely; of all", "pixels", False)
 _AP_05 = Score("AP@0.5 (pooled)", "found / (found + missed + invented); found: IoU ≥ 0.5", "objects")
 _F1 = Score("F1@0.5 (pooled)", "2 found / (2 found + missed + invented), IoU ≥ 0.5", "objects")
 _PQ = Score("PQ@0.5 (pooled)", "F1@0.5 times the mean IoU of the objects found", "objects")
@@ -65,6 +68,7 @@ def score_binary(
     probabilities: Sequence[NDArray[np.float32]] | None = None,
     *,
     extent: Literal["few", "all"] = "all",
+    em2012: bool = False,
 ) -> Scored:
     """Score foreground against foreground.
 
@@ -77,6 +81,8 @@ def score_binary(
     probabilities : sequence of ndarray of float32, shape (classes, rows, columns), optional
         Of the results; V_Rand and V_Info are then taken from the last class, at the best of 11 thresholds.
     extent : {"few", "all"}
+    em2012 : bool
+        Also the errors by which the EM challenge scored in 2012; the warping error takes seconds an image.
 
     Returns
     -------
@@ -92,23 +98,45 @@ def score_binary(
     counts = _confusions(truths, results, 2)
     inside = [truth == 1 for truth in truths]
     if probabilities is None:
-        both = em_challenge.v_scores(inside, [result == 1 for result in results])
-        note = "V_Rand and V_Info: after thinning, from the label images as they are."
+        proposals = [result == 1 for result in results]
+        how = "from the label images as they are."
     else:
-        both = em_challenge.v_scores(inside, [classes[-1] for classes in probabilities])
-        note = (
-            "V_Rand and V_Info: after thinning, from the probabilities, at the best of 11 thresholds over all images "
-            f"({both[0].threshold:.1f} and {both[1].threshold:.1f}), which the intervals keep."
-        )
+        proposals = [classes[-1] for classes in probabilities]
+    both = em_challenge.v_scores(inside, proposals)
+    if probabilities is not None:
+        chosen = " and ".join(f"{score.threshold:.1f}" for score in both)
+        how = f"from the probabilities, at the best of 11 thresholds over all images ({chosen}); the intervals keep it."
     has_inside = np.array([[image.any()] for image in inside])
     v_columns = [
         # A slice with cells whose score is 0/0 stays nan here, and makes the mean nan, as the organisers' does.
-        Column(score, np.where(has_inside, np.reshape(found.slices, (-1, 1)), 0.0), has_inside.astype(np.float64))
+        Column(score, np.where(has_inside, _column(found.slices), 0.0), has_inside.astype(np.float64))
         for score, found in zip((_V_RAND, _V_INFO), both, strict=True)
     ]
     overlap = [_of_one_class(score, counts, 1) for score in (_IOU, _DICE)]
     errors = [_of_one_class(score, counts, 1) for score in (_PRECISION, _RECALL)] if extent == "all" else []
-    return Scored((*overlap, *errors, *v_columns), (note,), _total(counts))
+    old, notes = _errors_of_2012(inside, proposals) if em2012 else ([], [])
+    notes = [f"V_Rand and V_Info: after thinning, {how}", *notes]
+    return Scored((*overlap, *errors, *v_columns, *old), tuple(notes), _total(counts))
+
+
+def _errors_of_2012(
+    inside: Sequence[NDArray[np.bool_]], proposals: Sequence[NDArray[Any]]
+) -> tuple[list[Column], list[str]]:
+    """Score by the errors of 2012, each at its own best threshold."""
+    pixel, rand = em_challenge.pixel_error(inside, proposals), em_challenge.rand_error(inside, proposals)
+    warping = em_challenge.warping_error(inside, proposals)
+    found = [proposal > np.float64(pixel.threshold) for proposal in proposals]
+    wrong = _column(int((one != cells).sum()) for one, cells in zip(found, inside, strict=True))
+    of = _column(int(one.sum()) + int(cells.sum()) for one, cells in zip(found, inside, strict=True))
+    pixels = _column(cells.size for cells in inside)
+    known = ~np.isnan(_column(rand.slices))
+    columns = [
+        Column(_PIXEL_ERROR, wrong, of),
+        Column(_RAND_ERROR, np.where(known, _column(rand.slices), 0.0), known.astype(np.float64), fixed=rand.error),
+        Column(_WARPING_ERROR, _column(warping.slices) * pixels, pixels),
+    ]
+    levels = ", ".join(f"{error.threshold:.1f}" for error in (pixel, rand, warping))
+    return columns, [f"Errors of 2012: lower is better; each at its best threshold over all images ({levels})."]
 
 
 def score_classes(
