@@ -217,7 +217,11 @@ def evaluate(
         csv.writer(text, lineterminator="\n").writerows(evaluation.to_table())
         _write_text(csv_file, text.getvalue(), overwrite=overwrite)
     if json_file is not None:
-        _write_text(json_file, json.dumps(evaluation.to_dict(), indent=2, allow_nan=False), overwrite=overwrite)
+        _write_text(
+            json_file,
+            json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False),
+            overwrite=overwrite,
+        )
 
 
 @app.command()
