@@ -275,7 +275,9 @@ def test_missing_results_are_named(tmp_path):
 def test_sizes_that_differ_are_named(tmp_path):
     truth = write(tmp_path / "truth", a=CELLS, b=CELLS, c=CELLS)
     results = write(tmp_path / "results", a=CELLS, b=CELLS[1:], c=CELLS[:2])
-    with pytest.raises(InputError, match=r"b: the truth is 3 × 7 pixels, the result 2 × 7\..* So does 1 other image\."):
+    with pytest.raises(
+        InputError, match=r"b: the truth is 3 × 7 pixels, the result 2 × 7\..* 1 other image differs, too\."
+    ):
         evaluate_folders(results, truth)
 
 

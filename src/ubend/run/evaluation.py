@@ -358,7 +358,7 @@ def _check_sizes(
     probabilities: Sequence[NDArray[np.float32]] | None,
 ) -> None:
     differ = sum(truth.shape != result.shape for truth, result in zip(truths, results, strict=True)) - 1
-    others = f" So do {differ} other images." if differ > 1 else " So does 1 other image." if differ == 1 else ""
+    others = f" {differ} other image{'s differ' if differ > 1 else ' differs'}, too." if differ > 0 else ""
     for k, (name, truth, result) in enumerate(zip(names, truths, results, strict=True)):
         shapes = [("result", result.shape)]
         if probabilities is not None:

@@ -105,7 +105,7 @@ def score_binary(
     both = em_challenge.v_scores(inside, proposals)
     if probabilities is not None:
         chosen = " and ".join(f"{score.threshold:.1f}" for score in both)
-        how = f"from the probabilities, at the best of 11 thresholds over all images ({chosen}); the intervals keep it."
+        how = f"from the probabilities, at the best of 11 thresholds over all images ({chosen}); intervals keep them."
     has_inside = np.array([[image.any()] for image in inside])
     v_columns = [
         # A slice with cells whose score is 0/0 stays nan here, and makes the mean nan, as the organisers' does.
