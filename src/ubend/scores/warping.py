@@ -138,7 +138,8 @@ def warp(truth: NDArray[np.bool_], proposal: NDArray[Any], threshold: float) -> 
     >>> warp(np.array([[1, 1, 1, 0, 0, 0]], dtype=bool), np.array([[0, 0, 1, 1, 0, 1]]), 0.5).astype(int).tolist()
     [[0, 0, 1, 1, 0, 0]]
     """
-    warped = np.pad(truth, 1)
+    warped = np.zeros((truth.shape[0] + 2, truth.shape[1] + 2), np.bool_)
+    warped[1:-1, 1:-1] = truth
     flat = warped.reshape(-1)
     step = warped.shape[1]
     offsets = [row * step + column for row, column in _RING]
