@@ -91,10 +91,8 @@ def overlaps(truth: NDArray[Any], labels: NDArray[Any]) -> Overlaps:
     [[1, 0], [1, 1]]
     """
     truth_runs, runs, lengths = _runs(truth.ravel(), labels.ravel())
-    truth_ids, rows = np.unique(truth_runs, return_inverse=True)
-    ids, columns = np.unique(runs, return_inverse=True)
-    table = coo_array((lengths, (rows, columns)), shape=(len(truth_ids), len(ids)))
-    return Overlaps(truth_ids, ids, table.tocsr())
+    (truth_ids, rows), (ids, columns) = _number(truth_runs), _number(runs)
+    return Overlaps(truth_ids, ids, coo_array((lengths, (rows, columns)), shape=(len(truth_ids), len(ids))).tocsr())
 
 
 def object_pairs(truth: NDArray[Any], labels: NDArray[Any]) -> ObjectPairs:
@@ -206,3 +204,15 @@ def _runs(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDAr
     starts = np.flatnonzero((first[1:] != first[:-1]) | (second[1:] != second[:-1])) + 1
     starts = np.concatenate([np.zeros(min(1, len(first)), np.intp), starts])
     return first[starts], second[starts], np.diff(starts, append=len(first)).astype(np.int64)
+
+
+def _number(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Return the values that occur, ascending, and for each value its index among them."""
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    if high - low > 2**16 + 4 * len(values) or max(-low, high) > np.iinfo(np.int64).max // 2:
+        return np.unique(values, return_inverse=True)
+    above_low = values.astype(np.int64) - low  # of few numbers a table is made, without sorting
+    occurs = np.zeros(high - low + 1, bool)
+    occurs[above_low] = True
+    index = np.cumsum(occurs) - 1
+    return (np.flatnonzero(occurs) + low).astype(values.dtype), index[above_low]
