@@ -1,6 +1,7 @@
 """What README.md and docs/ say holds: their Python runs, and every file, function and test that they name exists."""
 
 import ast
+import json
 import re
 import tomllib
 from functools import cache
@@ -101,6 +102,28 @@ def test_the_architecture_names_every_file():
     only_a_docstring = {path for path in files if path.name == "__init__.py" and not defined_names(path)}
     named = {path.relative_to(SOURCE).as_posix() for path in files if path not in only_a_docstring}
     assert [name for name in sorted(named) if f"`{name}`" not in text] == []
+
+
+def test_the_example_of_a_json_file_is_what_is_written():
+    page = ROOT / "docs" / "evaluate.md"
+    [example] = [
+        found["code"] for found in FENCE.finditer(page.read_text(encoding="utf-8")) if found["language"] == "json"
+    ]
+    [(_, code)] = python_blocks(page)
+    namespace: dict[str, object] = {}
+    exec(code, namespace)
+    written, shown = json.loads(json.dumps(namespace["scores"], allow_nan=False)), json.loads(example)
+    assert list(written) == list(shown)
+    assert rounded(written) == shown
+
+
+def rounded(value):
+    """The same with six decimals, as the page shows them."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def test_the_paper_page_has_all_21_slips():

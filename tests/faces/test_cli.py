@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import subprocess
@@ -86,10 +87,16 @@ def test_train_predict_evaluate(data, recipe, tmp_path):
     assert "Labels: 0, 255, as in training." in said
     assert f"ubend evaluate {tmp_path / 'results'} TRUTH" in said
     assert len(list((tmp_path / "results").iterdir())) == 8
-    said = run("evaluate", tmp_path / "results", data, "--json", tmp_path / "scores.json")
+    said = run(
+        "evaluate", tmp_path / "results", data, "--json", tmp_path / "scores.json", "--csv", tmp_path / "scores.csv"
+    )
     assert "Over all: IoU 0." in said
     assert "disc_3" in said
     assert "probabilities" in said
+    with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [f"disc_{number}" for number in range(4)]
+    assert all(0.3 < float(row["IoU"]) <= 1 for row in rows)
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["kind"] == "binary"
     assert [row["name"] for row in scores["rows"]] == [f"disc_{number}" for number in range(4)]
@@ -253,6 +260,10 @@ def test_what_is_there_is_not_replaced(failing, data, recipe, trained, tmp_path)
     (tmp_path / "scores.json").write_text("mine")
     assert "exists already" in failing("evaluate", tmp_path / "results", data, "--json", tmp_path / "scores.json")
     assert (tmp_path / "scores.json").read_text() == "mine"
+    line = failing("evaluate", tmp_path / "results", data, "--csv", tmp_path / "x", "--json", tmp_path / "x")
+    assert "cannot be both the table and the JSON" in line
+    assert "There is no folder" in failing("evaluate", tmp_path / "results", data, "--csv", tmp_path / "no" / "x.csv")
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(
@@ -287,6 +298,20 @@ def test_any_error_is_one_line(error, failing, monkeypatch):
         UbendError: "two lines [red]",
     }
     assert expected[type(error)] in line
+
+
+def test_nothing_is_scored_by_mistake(failing, data, tmp_path):
+    masks = data / "masks"
+    assert "the results come first, then the truth" in failing("evaluate", data, masks)
+    assert "would be compared with itself" in failing("evaluate", masks, data)
+    assert "is an image of" in failing("evaluate", data / "images", data)
+    (tmp_path / "few").mkdir()
+    for number in range(3):
+        (tmp_path / "few" / f"disc_{number}.tif").write_bytes((masks / f"disc_{number}.tif").read_bytes())
+    assert "has no result for disc_3: 1 of the 4 images" in failing("evaluate", tmp_path / "few", data)
+    assert "for membranes, a binary task" in failing(
+        "evaluate", tmp_path / "few" / "disc_0.tif", masks / "disc_0.tif", "--task", "instances", "--em2012"
+    )
 
 
 # a real shell

@@ -11,7 +11,8 @@ import tifffile
 from ubend.data.annotated import Task
 from ubend.data.formats import write_labels, write_probabilities
 from ubend.errors import FileError, InputError
-from ubend.run.evaluation import HEADLINES, Evaluation, ImageScores, evaluate_arrays, evaluate_folders
+from ubend.run import pooling
+from ubend.run.evaluation import FORMAT, FORMAT_VERSION, HEADLINES, evaluate_arrays, evaluate_folders
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
@@ -103,14 +104,69 @@ def test_images_without_objects_do_not_enter_the_mean():
 
 
 def test_to_dict_is_json_without_nan():
-    evaluation = Evaluation("classes", (ImageScores("a", {"IoU of 1": math.nan}),), {"mean IoU": 0.5}, ("A note.",))
-    text = json.dumps(evaluation.to_dict(), allow_nan=False)
-    assert json.loads(text) == {
-        "kind": "classes",
-        "rows": [{"name": "a", "scores": {"IoU of 1": None}}],
-        "overall": {"mean IoU": 0.5},
-        "notes": ["A note."],
+    task = Task("classes", (0, 1, 2), None)
+    truths = [np.array([[0, 0, 1, 1]])] * 3
+    evaluation = evaluate_arrays(truths, [*truths[:2], np.array([[0, 0, 0, 0]])], task=task, names=["a", "b", "c"])
+    found = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
+    assert found["rows"][0] == {
+        "name": "a",
+        "scores": {"mean IoU": 1, "mean Dice": 1, "IoU of 0": 1, "IoU of 1": 1, "IoU of 2": None}
+        | {"Dice of 0": 1, "Dice of 1": 1, "Dice of 2": None},
     }
+    assert found["overall"]["IoU of 1"] == pytest.approx(4 / 6)
+    assert found["overall"]["IoU of 2"] is None
+    assert found["intervals"]["IoU of 1"] == [0, 1]
+    assert found["intervals"]["IoU of 2"] is None
+    assert found["confusion"] == {"values": [0, 1, 2], "pixels": [[6, 0, 0], [2, 4, 0], [0, 0, 0]]}
+    assert (found["format"], found["format_version"]) == (FORMAT, FORMAT_VERSION)
+    assert found["scores"].keys() == found["overall"].keys() == found["intervals"].keys()
+
+
+def test_a_table_has_a_row_an_image_and_a_score_once():
+    nothing = np.zeros_like(INSTANCE_TRUTH)
+    table = evaluate_arrays([INSTANCE_TRUTH, nothing], [INSTANCE_RESULT, nothing], task=INSTANCES).to_table()
+    assert table[0] == ["image", "IoU", "Dice", "F1@0.5", "AP@0.5"]
+    assert table[1][0] == "image 1"
+    assert table[1][1:] == pytest.approx([1 / 2, 2 / 3, 4 / 5, 2 / 3])
+    assert table[2] == ["image 2", "", "", "", ""]
+
+
+def test_intervals_are_of_every_score_and_only_if_asked_for(monkeypatch):
+    evaluation = evaluate_arrays(
+        [INSTANCE_TRUTH] * 3, [INSTANCE_TRUTH, INSTANCE_RESULT, INSTANCE_TRUTH], task=INSTANCES
+    )
+    monkeypatch.setattr(pooling, "intervals", lambda columns: {column.score.name: None for column in columns})
+    assert "intervals" not in vars(evaluation)
+    assert evaluation.overall["AP@0.5 (pooled)"] == pytest.approx(8 / 9)
+    assert "intervals" not in vars(evaluation)
+    assert evaluation.intervals.keys() == evaluation.overall.keys()
+
+
+def test_all_scores_are_more_than_the_few():
+    few, every = (
+        evaluate_arrays([INSTANCE_TRUTH], [INSTANCE_RESULT], task=INSTANCES, extent=extent) for extent in ("few", "all")
+    )
+    assert few.overall.items() < every.overall.items()
+    assert {"SEG", "DET", "AJI (mean of images)"} <= every.overall.keys()
+
+
+def test_errors_of_2012_are_for_membranes():
+    evaluation = evaluate_arrays([CELLS], [CELLS], task=BINARY, em2012=True)
+    assert [evaluation.overall[name] for name in ("pixel error", "Rand error", "warping error")] == [0, 0, 0]
+    with pytest.raises(InputError, match="for membranes, a binary task; these labels are instances"):
+        evaluate_arrays([CELLS], [CELLS], task=INSTANCES, em2012=True)
+
+
+def test_results_that_were_made_for_another_task(tmp_path):
+    truth = write(tmp_path / "truth", a=INSTANCE_TRUTH, b=INSTANCE_TRUTH)
+    mask = (INSTANCE_TRUTH > 0) * 255
+    evaluation = evaluate_folders(write(tmp_path / "masks", a=mask, b=mask), truth, task="instances")
+    assert any("Each result holds one number besides 0, so each counts as one object" in n for n in evaluation.notes)
+    objects = write(tmp_path / "objects", a=INSTANCE_TRUTH, b=INSTANCE_TRUTH)
+    evaluation = evaluate_folders(objects, write(tmp_path / "binary", a=mask, b=mask))
+    assert evaluation.overall["IoU"] == 1
+    assert any("all that is not 0 is scored as foreground" in note for note in evaluation.notes)
+    assert len(evaluate_folders(objects, truth, task="instances").notes) == 1
 
 
 @pytest.mark.parametrize(
@@ -212,14 +268,16 @@ def test_class_that_only_a_result_has_is_wrong_not_an_error(tmp_path):
 def test_missing_results_are_named(tmp_path):
     truth = write(tmp_path / "truth", **dict.fromkeys("abcde", CELLS))
     results = write(tmp_path / "results", a=CELLS)
-    with pytest.raises(FileError, match=r"no result for b, c, d and 1 more of .*e\.g\. b\.tif"):
+    with pytest.raises(FileError, match=r"no result for b, c, d and 1 more: 4 of the 5 images of .*e\.g\. b\.tif"):
         evaluate_folders(results, truth)
 
 
 def test_sizes_that_differ_are_named(tmp_path):
-    truth = write(tmp_path / "truth", a=CELLS)
-    results = write(tmp_path / "results", a=CELLS[1:])
-    with pytest.raises(InputError, match="a: the truth is 3 × 7 pixels, the result 2 × 7"):
+    truth = write(tmp_path / "truth", a=CELLS, b=CELLS, c=CELLS)
+    results = write(tmp_path / "results", a=CELLS, b=CELLS[1:], c=CELLS[:2])
+    with pytest.raises(
+        InputError, match=r"b: the truth is 3 × 7 pixels, the result 2 × 7\..* 1 other image differs, too\."
+    ):
         evaluate_folders(results, truth)
 
 

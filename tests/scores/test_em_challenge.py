@@ -1,5 +1,6 @@
-"""V_Rand and V_Info against numbers worked out by hand, slow code written from the definitions, and real membranes."""
+"""The challenge's scores against numbers by hand, slow code written from the definitions, and real membranes."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from skimage.segmentation import watershed
 
 from ubend.errors import InputError
 from ubend.scores import em_challenge as em
+from ubend.scores.warping import count_mismatches
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
@@ -238,6 +240,183 @@ def test_one_pixel_cells():
     assert information.f_score == pytest.approx(1)
 
 
+def information_by_definition(truth, result):
+    """V_Info, I/H(truth), I/H(result) from shares of the truth's foreground; each dam pixel a region of its own."""
+    a, b = truth[truth > 0].tolist(), result[truth > 0].tolist()
+    b = [-number if label == 0 else label for number, label in enumerate(b, start=1)]
+
+    def entropy(labels):
+        shares = [labels.count(label) / len(labels) for label in set(labels)]
+        return -sum(share * math.log(share) for share in shares)
+
+    shared = entropy(a) + entropy(b) - entropy(list(zip(a, b, strict=True)))
+    return 2 * shared / (entropy(a) + entropy(b)), shared / entropy(a), shared / entropy(b)
+
+
+def walls(seed):
+    """Draw 4×4 cells of 3×3 pixels, parted by walls of one pixel, of which some are missing and none parts nothing."""
+    rng = np.random.default_rng(seed)
+    cells = np.ones((15, 15), bool)
+    cells[3::4] = cells[:, 3::4] = False
+    segments = [(view, 4 * k, 4 * wall + 3) for view in (cells, cells.T) for k in range(4) for wall in range(3)]
+    for view, start, across in segments:
+        view[start : start + 3, across] = rng.random() < 0.3
+    for view, start, across in segments:
+        labels = ndimage.label(view)[0]
+        if labels[start, across - 1] == labels[start, across + 1]:
+            view[start : start + 3, across] = True
+    return cells
+
+
+@given(st.integers(0, 10**6))
+@settings(deadline=None)
+def test_scores_are_the_definition_where_walls_are_one_pixel_wide(seed):
+    truth, result = walls(seed), walls(seed + 1)
+    markers, _ = ndimage.label(result)
+    basins = watershed((~result).astype(np.uint8), markers, connectivity=1, watershed_line=True)
+    truth_labels, n_cells = ndimage.label(truth)
+    rand, information = em.v_scores(truth, result)
+    assert values(rand) == pytest.approx(f_score_by_pairs(truth_labels, basins), rel=1e-12)
+    if n_cells > 1 and basins.max() > 1:
+        assert values(information) == pytest.approx(
+            information_by_definition(truth_labels, basins), rel=1e-9, abs=1e-12
+        )
+
+
+def test_pixel_error_by_hand():
+    truth = np.array([[1, 1, 1, 0], [1, 0, 0, 0]])
+    result = np.array([[1, 1, 0, 0], [1, 1, 1, 0]])
+    score = em.pixel_error(truth, result)
+    assert (score.precision, score.recall) == (3 / 5, 3 / 4)
+    assert score.error == pytest.approx(1 - 2 / 3, rel=1e-12)  # 2 · 3 right of 5 + 4; 3 of 8 pixels are wrong
+    assert score.slices == (score.error,)
+
+
+def test_pixel_error_without_cells():
+    nothing, everything = np.zeros((2, 3)), np.ones((2, 3))
+    assert em.pixel_error(nothing, nothing).error == 0
+    assert em.pixel_error(nothing, everything).error == 1
+    assert em.pixel_error(everything, nothing).error == 1
+    assert em.pixel_error(everything, everything).error == 0
+
+
+def test_pixels_of_all_slices_are_counted_together():
+    truth = np.array([[[1, 1, 1, 1, 1, 1, 1, 1, 1, 1]], [[1, 0, 0, 0, 0, 0, 0, 0, 0, 0]]])
+    result = np.array([[[1, 1, 1, 1, 1, 1, 1, 1, 1, 1]], [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]])
+    score = em.pixel_error(truth, result)
+    assert score.error == pytest.approx(1 - 20 / 21)  # not the mean of 0 and 1
+    assert score.slices == (0, 1)
+
+
+@pytest.mark.parametrize("score", [em.pixel_error, em.rand_error, em.warping_error])
+def test_errors_have_ten_thresholds(score):
+    assert len(em.ERROR_THRESHOLDS) == 10
+    truth = np.array([[1, 1, 0, 1, 1]] * 2)
+    seen = score(truth, np.array([[1, 1, 0.85, 1, 1]] * 2))
+    assert (seen.error, seen.threshold) == (0, 0.8999999999999999)
+    assert score(truth, np.array([[1, 1, 0.95, 1, 1]] * 2)).error > 0  # V_Rand would find it at its eleventh
+
+
+@pytest.mark.parametrize("score", [em.pixel_error, em.rand_error, em.warping_error])
+def test_the_first_of_equal_thresholds_is_told(score):
+    truth = np.array([[1, 1, 0, 1, 1]] * 2)
+    found = score(truth, np.where(truth, 0.8, 0.35))
+    assert (found.error, found.threshold, found.slices) == (0, 0.4, (0,))
+
+
+def test_levels_are_compared_in_float64():
+    truth, result = np.array([[1, 0]]), np.array([[0.1, 0]])
+    assert em.pixel_error(truth, result).threshold == 0
+    between = np.array([[np.float32(0.1), 0.1]])  # the float32 lies above the level 0.1, the float64 on it
+    assert between[0, 0] > em.ERROR_THRESHOLDS[1] == between[0, 1]
+    assert em.pixel_error(truth, between).threshold == em.ERROR_THRESHOLDS[1]
+
+
+def test_rand_error_of_all_cells_merged():
+    assert em.rand_error(TRUTH > 0, np.ones(TRUTH.shape)).error == pytest.approx(1 - 0.5272727272727273, rel=1e-12)
+
+
+def test_rand_error_of_an_empty_result():
+    score = em.rand_error(np.array([[1, 1, 0, 1, 1]]), np.zeros((1, 5)))
+    assert (score.precision, score.recall) == (1, 0.5)
+    assert score.error == pytest.approx(1 / 3)
+
+
+def test_rand_error_does_not_thin():
+    truth = np.array([[1, 1, 1, 0, 1, 1, 1]] * 3)
+    wide = np.array([[1, 1, 0, 0, 0, 1, 1]] * 3)
+    assert em.v_rand(truth, wide).f_score == 1
+    both, in_truth = 2 * 36 + 6, 2 * 81  # two cells of 6 pixels and 6 single pixels, of two cells of 9
+    assert em.rand_error(truth, wide).error == pytest.approx(1 - 2 * both / (in_truth + both), rel=1e-12)
+
+
+@given(hnp.arrays(bool, (2, 5, 6)), hnp.arrays(bool, (2, 5, 6)))
+@settings(deadline=None)
+def test_rand_error_equals_counting_all_pairs(truth, result):
+    score = em.rand_error(truth, result)
+    # Labels that no two slices share, in one long image: no pair across slices is together.
+    labels = [np.stack([ndimage.label(image)[0] for image in stack]) for stack in (truth, result)]
+    for label in labels:
+        label[1][label[1] > 0] += 1000
+    if not truth.any():
+        assert np.isnan([score.error, score.threshold, *score.slices]).all()
+        return
+    f_score, precision, recall = f_score_by_pairs(*labels)
+    assert (score.error, score.precision, score.recall) == pytest.approx(
+        (1 - f_score, precision, recall), rel=1e-12, abs=1e-12
+    )
+
+
+def test_slice_without_truth_adds_nothing_to_the_rand_error():
+    truth = np.array([[[1, 1, 0, 1]], [[0, 0, 0, 0]]])
+    result = np.array([[[1, 1, 1, 1]], [[1, 1, 1, 1]]])
+    score, alone = em.rand_error(truth, result), em.rand_error(truth[0], result[0])
+    assert (score.error, score.slices[0]) == (alone.error, alone.error)
+    assert np.isnan(score.slices[1])
+
+
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=7)))
+@settings(deadline=None)
+def test_errors_of_the_truth_itself(truth):
+    assert em.pixel_error(truth, truth).error == 0
+    assert em.warping_error(truth, truth).error == 0
+    assert em.rand_error(truth, truth).error == 0 or not truth.any()
+
+
+def test_warping_error_counts_splits_and_mergers_only():
+    truth = np.array([[1, 1, 1, 0, 1, 1, 1]] * 3)
+    holes = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 0, 1, 0, 1, 1, 1], [1, 1, 1, 0, 1, 1, 1]])
+    score = em.warping_error(truth, holes)
+    assert (score.mismatches.mergers, score.mismatches.hole_additions, score.mismatches.splits) == (1, 1, 0)
+    assert score.error == 1 / 21
+
+
+def test_warping_error_over_slices_of_several_sizes():
+    truths = [np.array([[1, 1, 0, 1, 1]] * 2), np.ones((3, 3), int)]
+    score = em.warping_error(truths, [np.ones((2, 5)), np.ones((3, 3))])
+    assert score.error == 2 / 19
+    assert score.slices == (2 / 10, 0)
+    assert score.mismatches.mergers == 2
+
+
+def test_threshold_of_the_warping_error_is_that_of_all_slices():
+    truth = np.array([[[1, 1, 1, 0, 1]] * 2] * 2)
+    weak_wall, weak_cell = np.array([[1, 1, 1, 0.25, 1]] * 2), np.array([[1, 0.15, 1, 0, 1]] * 2)
+    assert em.warping_error(truth[0], weak_wall).threshold == 0.30000000000000004
+    assert em.warping_error(truth[1], weak_cell).threshold == 0
+    score = em.warping_error(truth, [weak_wall, weak_cell])
+    assert score.threshold == 0.30000000000000004
+    assert score.slices == (0, 1 / 10)  # a false wall of one pixel's width costs one, the missing one would cost two
+
+
+def test_the_threshold_changes_the_order_in_which_a_binary_result_is_warped():
+    """At 0 the cell first grows to the right, and then cannot lose its left pixel; at 0.5 it loses that one first."""
+    truth, result = np.array([[1, 0, 0], [1, 0, 0]]), np.array([[1, 0, 0], [0, 1, 0]])
+    assert count_mismatches(truth > 0, result, 0).splits == 1
+    score = em.warping_error(truth, result)
+    assert (score.error, score.threshold, score.mismatches.hole_additions) == (0, 0.5, 1)
+
+
 @pytest.mark.parametrize(
     ("truth", "proposal", "message"),
     [
@@ -251,8 +430,9 @@ def test_one_pixel_cells():
     ],
 )
 def test_wrong_arguments(truth, proposal, message):
-    with pytest.raises(InputError, match=message):
-        em.v_scores(truth, proposal)
+    for score in (em.v_scores, em.pixel_error, em.rand_error, em.warping_error):
+        with pytest.raises(InputError, match=message):
+            score(truth, proposal)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ Nothing heavy is imported before a verb runs, so that `ubend --help` answers at 
 """
 
 import contextlib
+import csv
+import io
 import json
 import os
 import shlex
@@ -185,23 +187,41 @@ def predict(
 
 @app.command()
 def evaluate(
-    results: Annotated[Path, typer.Argument(help="Folder of label images, as `ubend predict` writes them.")],
-    truth: Annotated[Path, typer.Argument(help="Folder of label images of the same names, or an annotated folder.")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all scores into this file.")] = None,
+    results: Annotated[
+        Path, typer.Argument(help="Folder of label images, as `ubend predict` writes them; or one label image.")
+    ],
+    truth: Annotated[
+        Path,
+        typer.Argument(help="Folder of label images of the same names, or an annotated folder; or one label image."),
+    ],
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write a table: one row an image.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write everything: scores, intervals, how they were pooled.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Print all images, not only the worst of many.")] = False,
+    em2012: Annotated[
+        bool, typer.Option("--em2012", help="Also pixel, Rand and warping error of the EM challenge of 2012; slow.")
+    ] = False,
     task: TaskKind = None,
     ignore: Ignore = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Score results against the truth, image by image and over all."""
-    from ubend.data.formats import write_atomically
     from ubend.run.evaluation import evaluate_folders
 
-    evaluation = evaluate_folders(results, truth, task=task, ignore=ignore)  # type: ignore[arg-type]
-    _print_scores(evaluation)
+    _check_free([path for path in (csv_file, json_file) if path is not None], overwrite=overwrite)
+    evaluation = evaluate_folders(results, truth, task=task, ignore=ignore, em2012=em2012)  # type: ignore[arg-type]
+    _print_scores(evaluation, every=every)
+    if csv_file is not None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(evaluation.to_table())
+        _write_text(csv_file, text.getvalue(), overwrite=overwrite)
     if json_file is not None:
-        text = json.dumps(evaluation.to_dict(), indent=2)
-        write_atomically(json_file, lambda path: path.write_text(text, encoding="utf-8"), overwrite=overwrite)
-        console.print(f"Wrote {escape(str(json_file))}")
+        _write_text(
+            json_file,
+            json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False),
+            overwrite=overwrite,
+        )
 
 
 @app.command()
@@ -306,19 +326,29 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
     return bool(result.failed)
 
 
-def _print_scores(evaluation: "Evaluation") -> None:
-    names = list(dict.fromkeys(name for row in evaluation.rows for name in row.scores))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("image")
-    for name in names:
-        table.add_column(name, justify="right")
-    for row in evaluation.rows:
-        table.add_row(escape(row.name), *(_score(row.scores.get(name)) for name in names))
-    console.print(table)
-    console.print("[bold]Over all:[/] " + _in_one_line(evaluation.overall))
-    console.print(f"[dim]Scored as {evaluation.kind} (--task says otherwise).[/]")
-    for note in evaluation.notes:
-        console.print(f"[dim]{escape(note)}[/]")
+def _print_scores(evaluation: "Evaluation", *, every: bool = False) -> None:
+    from ubend.faces.score_tables import print_scores
+
+    print_scores(console, evaluation, every=every)
+
+
+def _check_free(paths: list[Path], *, overwrite: bool) -> None:
+    """Refuse before anything is computed what could not be written afterwards."""
+    from ubend.data.formats import existing_folder
+
+    for path in paths:
+        existing_folder(path.parent)
+        if path.exists() and not overwrite:
+            raise FileError(f"{path} exists already: name another file, or say --overwrite")
+    if len(set(paths)) < len(paths):
+        raise FileError(f"{paths[0]} cannot be both the table and the JSON: name two files")
+
+
+def _write_text(path: Path, text: str, *, overwrite: bool) -> None:
+    from ubend.data.formats import write_atomically
+
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"), overwrite=overwrite)
+    console.print(f"Wrote {escape(str(path))}")
 
 
 def _print_network(network: Any, size: int) -> None:

@@ -1,7 +1,8 @@
-"""V_Rand and V_Info of the ISBI 2012 challenge (Arganda-Carreras et al. 2015, doi:10.3389/fnana.2015.00142).
+"""The scores of the ISBI 2012 challenge (Arganda-Carreras et al. 2015, doi:10.3389/fnana.2015.00142).
 
-The foreground-restricted Rand and information-theoretic F-scores after border thinning: the challenge's official
-scores. They count what matters in tracing neurons, splits and mergers, and forgive a membrane drawn thick or thin.
+V_Rand and V_Info, the foreground-restricted Rand and information-theoretic F-scores after border thinning, are the
+official scores. They count what matters in tracing neurons, splits and mergers, and forgive a membrane drawn thick or
+thin. Pixel error, Rand error and warping error are those of 2012, which the U-Net paper reports.
 
 Where other programs go wrong, and what is done here:
 
@@ -12,6 +13,9 @@ Where other programs go wrong, and what is done here:
 - Only pixels inside a cell of the truth count, in every sum and in the number of pixels.
 - Result pixels on a dam (label 0) count as regions of one pixel each, neither as one region nor as left out.
 - Cells and basins are 4-connected; 8-connectivity merges cells across membranes that run diagonally.
+- The errors of 2012 have 10 thresholds, V_Rand and V_Info have 11, and the levels are accumulated sums: one is
+  0.7999999999999999, not 0.8. The errors add up the counts of all slices; V_Rand and V_Info average scores of slices.
+- The organisers' program reads float32. A float64 proposal of 0.1 lies above the second level only once it is float32.
 - Thinning is part of the score. Without it a wide membrane costs as if its pixels were lost.
 - A proposal without any cell is one single basin, as if no membrane had been drawn.
 - Where two floods meet in the middle of a membrane of even width, either side may get the dam. The organisers' program
@@ -23,7 +27,7 @@ Where other programs go wrong, and what is done here:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -33,21 +37,31 @@ from scipy import ndimage
 
 from ubend.errors import InputError
 from ubend.scores.overlap import check_labels, count_pairs, overlaps
+from ubend.scores.warping import Mismatches, count_mismatches
 
 __all__ = [
+    "ERROR_THRESHOLDS",
     "THRESHOLDS",
+    "ErrorScore",
     "FScore",
     "VScore",
+    "WarpingScore",
     "information_f_score",
+    "pixel_error",
+    "rand_error",
     "rand_f_score",
     "thin",
     "v_info",
     "v_rand",
     "v_scores",
+    "warping_error",
 ]
 
 THRESHOLDS: tuple[float, ...] = tuple(accumulate([0.0] + [0.1] * 10))
 """The challenge's 11 levels. They are accumulated sums, so the last is 0.9999999999999999 and 1.0 lies above it."""
+
+ERROR_THRESHOLDS = THRESHOLDS[:10]
+"""The 10 levels of pixel, Rand and warping error, to 0.8999999999999999."""
 
 _ROUNDING = 1e-6
 """By so much a mean of float32 probabilities may exceed 1."""
@@ -86,6 +100,51 @@ class VScore(FScore):
 
     threshold: float
     slices: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ErrorScore:
+    """An error, 1 less the F-score, at the best threshold.
+
+    Attributes
+    ----------
+    error : float
+        0 to 1, lower is better; counted over all slices together.
+    precision, recall : float
+        The two halves of the F-score.
+    threshold : float
+        The first level at which the error is smallest.
+    slices : tuple of float
+        The error of each slice at `threshold`; their mean is not `error`.
+    """
+
+    error: float
+    precision: float
+    recall: float
+    threshold: float
+    slices: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class WarpingScore:
+    """The warping error at the best threshold.
+
+    Attributes
+    ----------
+    error : float
+        Pixels of splits and mergers per pixel of all slices; lower is better.
+    threshold : float
+        The first level at which the error is smallest.
+    slices : tuple of float
+        The error of each slice at `threshold`.
+    mismatches : ubend.scores.warping.Mismatches
+        Pixels of all slices that still differ at `threshold`, by kind; the error is made of the first two only.
+    """
+
+    error: float
+    threshold: float
+    slices: tuple[float, ...]
+    mismatches: Mismatches
 
 
 def v_rand(truth: Images, proposal: Images) -> VScore:
@@ -197,10 +256,169 @@ def v_scores(truth: Images, proposal: Images) -> tuple[VScore, VScore]:
     [1.0, 1.0]
     """
     pairs = _checked(truth, proposal)
-    thresholds = (0.0,) if all(_is_binary(image) for _, image in pairs) else THRESHOLDS
+    thresholds = _levels(pairs, THRESHOLDS)
     scores = np.array([_score_slice(cells, image, thresholds) for cells, image in pairs])
     has_cells = np.array([cells.any() for cells, _ in pairs])
     return _best(scores[:, :, 0], has_cells, thresholds), _best(scores[:, :, 1], has_cells, thresholds)
+
+
+def pixel_error(truth: Images, proposal: Images) -> ErrorScore:
+    """Score a segmentation by the pixel error: 1 less the F-score of the pixels inside cells.
+
+    Parameters
+    ----------
+    truth : ndarray of bool or 0/1, shape (slices, rows, columns) or (rows, columns)
+        As in `v_rand`.
+    proposal : ndarray of float in 0..1, bool or 0/1, same shape
+        As in `v_rand`.
+
+    Returns
+    -------
+    ErrorScore
+        Pixels of all slices counted together, best of `ERROR_THRESHOLDS`.
+
+    Raises
+    ------
+    InputError
+        As in `v_rand`.
+
+    Notes
+    -----
+    It is not the share of wrong pixels, and not symmetric in cells and membranes: the F-score is that of the cells.
+    With no pixel wrong the error is 0, even if there is no cell. A border shifted by a pixel costs much, a gap in a
+    membrane next to nothing.
+
+    References
+    ----------
+    Arganda-Carreras et al. 2015, doi:10.3389/fnana.2015.00142.
+
+    Examples
+    --------
+    The membrane is missing, 3 pixels of 21; of what was taken for cell, 18 of 21 pixels are:
+
+    >>> truth = np.array([[1, 1, 1, 0, 1, 1, 1]] * 3)
+    >>> score = pixel_error(truth, np.ones((3, 7)))
+    >>> round(score.error, 4), round(score.precision, 4), score.recall
+    (0.0769, 0.8571, 1.0)
+    """
+    pairs = _checked(truth, proposal)
+    thresholds = _levels(pairs, ERROR_THRESHOLDS)
+    counts = np.array([[_pixels(cells, image > np.float64(t)) for t in thresholds] for cells, image in pairs], float)
+    return _best_error(counts, thresholds)
+
+
+def rand_error(truth: Images, proposal: Images) -> ErrorScore:
+    """Score a segmentation by the Rand error of 2012: 1 less the Rand F-score, without thinning.
+
+    Parameters
+    ----------
+    truth : ndarray of bool or 0/1, shape (slices, rows, columns) or (rows, columns)
+        As in `v_rand`.
+    proposal : ndarray of float in 0..1, bool or 0/1, same shape
+        As in `v_rand`.
+
+    Returns
+    -------
+    ErrorScore
+        Pairs of pixels of all slices counted together, best of `ERROR_THRESHOLDS`. All nan if the truth has no cell,
+        and nan for a slice without one, which adds nothing to the others.
+
+    Raises
+    ------
+    InputError
+        As in `v_rand`.
+
+    See Also
+    --------
+    v_rand : the score that replaced it.
+    rand_f_score : the same for label images.
+
+    Notes
+    -----
+    The Rand F-score is that of `rand_f_score`, of the 4-connected cells of truth and proposal. Pairs are counted within
+    slices. Without thinning, each cell pixel that the proposal calls membrane is a region of its own: a membrane drawn
+    too wide costs recall. Large cells weigh with the square of their size. The organisers' program gives an error of 1
+    as soon as one slice has no cell, since it divides by 0 there.
+
+    References
+    ----------
+    Arganda-Carreras et al. 2015, doi:10.3389/fnana.2015.00142.
+
+    Examples
+    --------
+    >>> truth = np.array([[1, 1, 1, 0, 1, 1, 1]] * 3)
+    >>> rand_error(truth, truth).error
+    0.0
+    >>> round(rand_error(truth, np.ones((3, 7))).error, 4)
+    0.3333
+    """
+    pairs = _checked(truth, proposal)
+    thresholds = _levels(pairs, ERROR_THRESHOLDS)
+    counts = np.array([_pairs_without_thinning(cells, image, thresholds) for cells, image in pairs])
+    has_cells = np.array([bool(cells.any()) for cells, _ in pairs])
+    if not has_cells.any():
+        return ErrorScore(np.nan, np.nan, np.nan, np.nan, (np.nan,) * len(pairs))
+    score = _best_error(counts, thresholds)
+    return replace(score, slices=tuple(np.where(has_cells, score.slices, np.nan).tolist()))
+
+
+def warping_error(truth: Images, proposal: Images) -> WarpingScore:
+    """Score a segmentation by the warping error: pixels of splits and mergers once borders may move freely.
+
+    Parameters
+    ----------
+    truth : ndarray of bool or 0/1, shape (slices, rows, columns) or (rows, columns)
+        As in `v_rand`.
+    proposal : ndarray of float in 0..1, bool or 0/1, same shape
+        As in `v_rand`.
+
+    Returns
+    -------
+    WarpingScore
+        Pixels of all slices counted together, best of `ERROR_THRESHOLDS`.
+
+    Raises
+    ------
+    InputError
+        As in `v_rand`.
+
+    See Also
+    --------
+    ubend.scores.warping.warp : the warped truth itself.
+    ubend.scores.warping.classify : where the errors are.
+
+    Notes
+    -----
+    Cells that are missed or invented, and holes, are not counted: an empty proposal has a small error. A wall too many
+    costs the pixels that close it, often one; a wall too few costs every pixel of it. All thresholds are tried for a
+    binary proposal, too, because the threshold changes the order of the flips.
+
+    References
+    ----------
+    Jain et al. 2010, "Boundary learning by optimization with topological constraints", doi:10.1109/CVPR.2010.5539950.
+
+    Examples
+    --------
+    A membrane elsewhere, and three pixels wide, is no error; one that is missing costs its length:
+
+    >>> truth = np.array([[1, 1, 1, 1, 0, 1, 1]] * 3)
+    >>> warping_error(truth, np.array([[0.9, 0.2, 0.1, 0.2, 0.9, 0.9, 0.9]] * 3)).error
+    0.0
+    >>> score = warping_error(truth, np.ones((3, 7)))
+    >>> score.mismatches.mergers, round(score.error, 4)
+    (3, 0.1429)
+    """
+    pairs = _checked(truth, proposal)
+    pixels = [cells.size for cells, _ in pairs]
+    by_threshold = [
+        [count_mismatches(cells, image, threshold) for cells, image in pairs] for threshold in ERROR_THRESHOLDS
+    ]
+    wrong = np.array([[found.splits + found.mergers for found in slices] for slices in by_threshold])
+    best = int(np.argmin(wrong.sum(axis=1)))
+    together = Mismatches(*np.sum([astuple(found) for found in by_threshold[best]], axis=0).tolist())
+    return WarpingScore(
+        float(wrong[best].sum() / sum(pixels)), ERROR_THRESHOLDS[best], tuple((wrong[best] / pixels).tolist()), together
+    )
 
 
 def rand_f_score(truth_labels: NDArray[Any], labels: NDArray[Any]) -> FScore:
@@ -355,11 +573,17 @@ def _count_labels(truth: NDArray[Any], labels: NDArray[Any]) -> _Counts:
     return _Counts(regions.data, table.pixels.sum(axis=1), result, int(table.pixels.sum() - result.sum()))
 
 
-def _rand(counts: _Counts) -> tuple[float, float, float]:
-    """Rand F-score, precision, recall; all sums times n², so that they are whole numbers."""
+def _pairs(counts: _Counts) -> tuple[float, float, float]:
+    """Count the pairs of pixels together in both, in the truth, in the result: whole numbers, n² times the shares."""
     together_in_both = float((counts.joint.astype(float) ** 2).sum() + counts.singletons)
     together_in_truth = float((counts.truth.astype(float) ** 2).sum())
     together_in_result = float((counts.result.astype(float) ** 2).sum() + counts.singletons)
+    return together_in_both, together_in_truth, together_in_result
+
+
+def _rand(counts: _Counts) -> tuple[float, float, float]:
+    """Rand F-score, precision, recall."""
+    together_in_both, together_in_truth, together_in_result = _pairs(counts)
     if together_in_truth == 0:
         return np.nan, np.nan, np.nan
     f_score = 2 * together_in_both / (together_in_truth + together_in_result)
@@ -400,6 +624,41 @@ def _score_slice(
     return scores
 
 
+def _pixels(cells: NDArray[np.bool_], result: NDArray[np.bool_]) -> tuple[int, int, int]:
+    """Count the pixels inside cells: in both, in the truth, in the result."""
+    return int((cells & result).sum()), int(cells.sum()), int(result.sum())
+
+
+def _pairs_without_thinning(
+    cells: NDArray[np.bool_], image: NDArray[Any], thresholds: Sequence[float]
+) -> list[tuple[float, float, float]]:
+    """Count the pairs of pixels of one slice at each threshold: together in both, in the truth, in the result."""
+    truth, n_truth = ndimage.label(cells)
+    rows = truth[cells] - 1
+    pairs = []
+    for threshold in thresholds:
+        result, n_result = ndimage.label(image > np.float64(threshold))
+        pairs.append(_pairs(_count(rows, result[cells], n_truth, n_result + 1)))
+    return pairs
+
+
+def _best_error(counts: NDArray[np.float64], thresholds: Sequence[float]) -> ErrorScore:
+    """Sum over the slices, then take the first best threshold; `counts` has axes (slices, thresholds, 3)."""
+    scores = [_f_of_counts(*together) for together in counts.sum(axis=0).tolist()]
+    best = int(np.argmax([f_score for f_score, _, _ in scores]))
+    f_score, precision, recall = scores[best]
+    slices = tuple(1 - _f_of_counts(*alone)[0] for alone in counts[:, best].tolist())
+    return ErrorScore(1 - f_score, precision, recall, thresholds[best], slices)
+
+
+def _f_of_counts(both: float, truth: float, result: float) -> tuple[float, float, float]:
+    """F-score, precision and recall, by the organisers' rule: with nothing wrong they are 1, with nothing right 0."""
+    precision = 1.0 if both == result else both / result
+    recall = 1.0 if both == truth else both / truth
+    f_score = 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+    return f_score, precision, recall
+
+
 def _best(scores: NDArray[np.float64], has_cells: NDArray[np.bool_], thresholds: Sequence[float]) -> VScore:
     """Average over the slices, then take the first best threshold; `scores` has axes (slices, thresholds, 3)."""
     if not has_cells.any() or np.isnan(scores[has_cells, :, 0].mean(axis=0)).all():
@@ -423,6 +682,13 @@ def _checked(truth: Images, proposal: Images) -> list[tuple[NDArray[np.bool_], N
             )
         _check_values(cells, image, number)
     return [(cells > 0, image) for cells, image in zip(truths, proposals, strict=True)]
+
+
+def _levels(
+    pairs: Sequence[tuple[NDArray[np.bool_], NDArray[Any]]], thresholds: tuple[float, ...]
+) -> tuple[float, ...]:
+    """Leave out the thresholds that change nothing: of binary proposals the first one does."""
+    return thresholds[:1] if all(_is_binary(image) for _, image in pairs) else thresholds
 
 
 def _as_slices(images: Images) -> list[NDArray[Any]]:
