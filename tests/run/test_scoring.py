@@ -34,6 +34,7 @@ def test_instances_of_the_worked_example():
     assert found["PQ@0.5 (pooled)"] == pytest.approx(0.5665445665445665)
     assert found["SEG"] == pytest.approx(0.660968660968661)
     assert found["AJI (mean of images)"] == found["AJI+ (mean of images)"] == pytest.approx(0.5294117647058824)
+    assert math.isnan(found["pairs apart"])  # none of them touch
     by_threshold = [cells.match(TRUTH, RESULT, t).average_precision for t in np.arange(0.5, 0.96, 0.05).round(2)]
     assert found["AP@0.5:0.95 (pooled)"] == pytest.approx(np.mean(by_threshold))
 
@@ -49,6 +50,12 @@ def test_instances_of_several_images_are_pooled_as_their_organisers_do():
     assert found["DET"] == pytest.approx(pooled_detections(detections(*pair) for pair in pairs).det)
     assert found["AJI (mean of images)"] == pytest.approx(np.mean([aggregated_jaccard(*p).value for p in pairs]))
     assert found["AP@0.5 (mean of images)"] == pytest.approx((0.75 + 1 + 0 + 0) / 4)
+
+
+def test_pairs_that_touch_are_pooled():
+    row = np.repeat([[1, 1, 2, 2]], 5, axis=0)
+    scored = score_instances([row, row, TRUTH], [row, row > 0, RESULT])
+    assert overall(scored)["pairs apart"] == 0.5
 
 
 def test_each_image_has_the_scores_of_that_image():
@@ -67,6 +74,7 @@ def test_objects_are_counted_in_words():
 def test_pixels_that_are_not_scored_count_in_no_score():
     truth = np.where(TRUTH == 2, -1, TRUTH)
     found = overall(score_instances([truth], [np.where(truth < 0, 9, truth)]))
+    assert math.isnan(found.pop("pairs apart"))
     assert set(found.values()) == {1.0}
 
 

@@ -14,6 +14,7 @@ from ubend.data.annotated import Kind
 from ubend.run.pooling import Column, Score, mean_of_images
 from ubend.scores import cells, em_challenge, regions
 from ubend.scores.aggregated_jaccard import aggregated_jaccard
+from ubend.scores.separation import Separation, separation
 from ubend.scores.tracking_challenge import INVENTED, MISSED, SPLIT, Detections, detections, seg
 
 __all__ = ["HEADLINES", "Scored", "score_binary", "score_classes", "score_instances"]
@@ -40,6 +41,7 @@ _AP_ALL = Score("AP@0.5:0.95 (pooled)", "mean of the AP at IoU 0.5, 0.55 … 0.9
 _SEG = Score("SEG", "IoU of each true object with what covers over half of it, else 0", "objects")
 _DET = Score("DET", "1 − cost of correcting splits (5), misses (10) and inventions (1)", "objects")
 _AJI = Score("AJI (mean of images)", "pixels shared by best partners, of all pixels of all objects", "images")
+_APART = Score("pairs apart", "of objects that touch along 5 px or more, pairs found as two", "objects")
 _AJI_PLUS = Score("AJI+ (mean of images)", "the same, with each object taken once", "images")
 
 
@@ -236,6 +238,7 @@ def score_instances(
         _det([detections(truth, result) for truth, result in pairs]),
         mean_of_images(_AJI, [aggregated_jaccard(*pair).value for pair in pairs]),
         mean_of_images(_AJI_PLUS, [aggregated_jaccard(*pair, one_to_one=True).value for pair in pairs]),
+        _pairs_apart([separation(*pair) for pair in pairs]),
     )
     return Scored(few + more, (note,))
 
@@ -261,6 +264,10 @@ def _seg(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> Column:
     """Sum over the objects of all images, as the challenge does over all frames."""
     scores = [seg(truth, result) for truth, result in pairs]
     return Column(_SEG, _column(score.sum() for score in scores), _column(len(score) for score in scores))
+
+
+def _pairs_apart(found: Sequence[Separation]) -> Column:
+    return Column(_APART, _column(one.apart for one in found), _column(one.pairs for one in found))
 
 
 def _det(found: Sequence[Detections]) -> Column:

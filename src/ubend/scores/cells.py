@@ -1,4 +1,4 @@
-"""Cells found, missed and invented: F1, average precision, panoptic quality; SEG and DET; AJI and AJI+.
+"""Cells found, missed and invented: F1, average precision, panoptic quality; SEG and DET; AJI and AJI+; pairs apart.
 
 The matching is that of StarDist (Schmidt et al. 2018, doi:10.1007/978-3-030-00934-2_30); the panoptic quality that of
 Kirillov et al. 2019, Eq. 1 (doi:10.1109/CVPR.2019.00963).
@@ -6,8 +6,9 @@ Kirillov et al. 2019, Eq. 1 (doi:10.1109/CVPR.2019.00963).
 "Average precision" here is TP/(TP+FP+FN) at one threshold, as this field has it, not the area under a curve. Summed
 over the images first (`pooled`, StarDist) or averaged over the images (Cellpose) it gives different numbers: say which.
 
-SEG and DET of the Cell Tracking Challenge and the aggregated Jaccard index have files of their own
-(`scores/tracking_challenge.py`, `scores/aggregated_jaccard.py`) and are found here as well.
+SEG and DET of the Cell Tracking Challenge, the aggregated Jaccard index, and the separation of touching objects have
+files of their own (`scores/tracking_challenge.py`, `scores/aggregated_jaccard.py`, `scores/separation.py`) and are
+found here as well.
 """
 
 import math
@@ -21,12 +22,14 @@ from ubend.errors import InputError
 from ubend.scores.aggregated_jaccard import AggregatedJaccard, aggregated_jaccard, pooled_aggregated_jaccard
 from ubend.scores.assignment import assign
 from ubend.scores.overlap import ObjectPairs, object_pairs
+from ubend.scores.separation import Separation, separation
 from ubend.scores.tracking_challenge import Detections, detections, pooled_detections, seg
 
 __all__ = [
     "AggregatedJaccard",
     "Detections",
     "Matching",
+    "Separation",
     "aggregated_jaccard",
     "detections",
     "match",
@@ -35,6 +38,7 @@ __all__ = [
     "pooled_aggregated_jaccard",
     "pooled_detections",
     "seg",
+    "separation",
 ]
 
 
