@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from ubend.data.annotated import find_pairs, read_pairs
 from ubend.data.formats import write_labels
@@ -426,3 +427,27 @@ def test_on_a_gpu(discs, tiny, watch):
     assert falls(watch.energies)
     on_cpu = Model(model.network, model.contract, device="cpu").predict(discs[0][0], exact=True)
     np.testing.assert_allclose(model.predict(discs[0][0], exact=True), on_cpu, atol=2e-3)
+
+
+def test_a_distance_is_learned_beside_the_foreground(discs, tiny, tmp_path):
+    images, masks = discs
+    recipe = replace(tiny, energy=replace(tiny.energy, distance=1.0))
+    made = train(images, [mask // 255 for mask in masks], recipe=recipe, task="instances", steps=120, device="cpu")
+    assert made.contract.learns_distance
+    assert made.contract.network.classes == 3
+    maps = made.predict(images[0])
+    np.testing.assert_allclose(maps[:2].sum(axis=0), 1, atol=1e-5)
+    assert maps[2].min() >= 0
+    assert maps[2].max() <= 1
+    depth = ndimage.distance_transform_edt(masks[0])
+    near_border, deep = maps[2][(depth > 0) & (depth < 4)].mean(), maps[2][depth > 14].mean()
+    assert maps[2][masks[0] == 0].mean() + 0.2 < near_border < deep
+    made.save(tmp_path / "cells.safetensors")
+    assert (load(tmp_path / "cells.safetensors", device="cpu").segment(images[0]) == made.segment(images[0])).all()
+
+
+def test_classes_have_no_distance(discs, tiny):
+    recipe = replace(tiny, energy=replace(tiny.energy, distance=1.0))
+    made = train(*discs, recipe=recipe, steps=1, device="cpu")
+    assert not made.contract.learns_distance
+    assert made.predict(discs[0][0]).shape[0] == 2
