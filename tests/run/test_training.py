@@ -160,7 +160,7 @@ def test_a_run_by_steps(discs, tiny, watch):
     model = train(*discs, recipe=tiny, steps=10, device="cpu", **watch.calls())
     assert [progress.step for progress in watch.steps] == list(range(1, 11))
     assert [progress.share for progress in watch.steps] == pytest.approx([k / 10 for k in range(1, 11)])
-    assert [step for step, _ in watch.validations] == [4, 6, 8, 9, 10]
+    assert [step for step, _ in watch.validations] == [3, 5, 8, 10]
     assert watch.steps[-1].seconds_left == 0
     assert all(0 <= progress.waiting <= 1 for progress in watch.steps)
     assert model.contract.provenance["steps"] == 10
@@ -253,19 +253,16 @@ def test_of_few_images_none_is_held_out(number, discs, tiny, watch):
     assert model.contract.quality == {}
 
 
-def test_the_best_validation_is_kept(discs, tiny, watch):
-    kept = []
-
-    def on_validation(step, evaluation):
-        kept.append(evaluation.overall["IoU"])
-
-    model = train(*discs, recipe=tiny, steps=40, device="cpu", on_validation=on_validation)
-    assert model.contract.quality["IoU"] == max(kept)
+def test_the_model_and_its_quality_are_those_of_the_end(discs, tiny, watch):
+    model = train(*discs, recipe=tiny, steps=40, device="cpu", **watch.calls())
+    assert [step for step, _ in watch.validations] == [10, 20, 30, 40]
+    at_the_end = watch.validations[-1][1].overall["IoU"]
+    assert model.contract.quality["IoU"] == at_the_end
     held = next(iter(model.contract.provenance["held_out"]))
     number = int(held.split()[-1])
     result = model.predict(discs[0][number], views="one").argmax(0) > 0
     truth = discs[1][number] > 0
-    assert (result & truth).sum() / (result | truth).sum() == pytest.approx(max(kept))
+    assert (result & truth).sum() / (result | truth).sum() == pytest.approx(at_the_end)
 
 
 # images that are hard to cut
@@ -341,7 +338,7 @@ def sgd(recipe, rate):
 @pytest.mark.parametrize(("rate", "steps"), [(1e10, 8), (1e38, 3)])
 def test_a_huge_learning_rate_is_stopped(rate, steps, task, discs, tiny):
     images, masks = discs
-    with pytest.raises(TrainingError, match=r"step \d: .* training has run away; try a tenth of the learning rate"):
+    with pytest.raises(TrainingError, match=r"(run away|without bound); try a tenth of the learning rate"):
         train(images, [m // 255 for m in masks], task=task, recipe=sgd(tiny, rate), steps=steps, device="cpu")
 
 

@@ -146,6 +146,9 @@ def train(
         data, out, recipe=recipe, minutes=minutes, steps=steps, labels=labels, task=task, ignore=ignore,
         device=device, seed=seed, overwrite=overwrite,
     )  # fmt: skip
+    if model.contract.task.kind == "instances":
+        chosen = "as chosen on the held-out images" if model.contract.quality else "by default"
+        console.print(f"Objects, {chosen}: {_rules_in_words(model.contract)}")
     if model.contract.quality:
         console.print("On held-out images: " + _in_one_line(model.contract.quality))
     else:
@@ -395,15 +398,30 @@ def _print_contract(contract: "Contract") -> None:
         "Pixel size": f"{contract.pixel_size:g} µm" if contract.pixel_size else "not known",
         "Trained on": f"{_count(len(made.get('images', {})), 'image')}, {made.get('steps')} steps, "
         f"{made.get('minutes')} minutes, {made.get('date')}",
-        "Held-out images": "the best validation of the run, one view: " + _plain(contract.quality)
+        "Held-out images": "at the end of training, one view: " + _plain(contract.quality)
         if contract.quality
         else "none, so the quality is unknown",
         "Made with": ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items()),
     }
+    if task.kind == "instances":
+        lines["Objects"] = _rules_in_words(contract)
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in lines.items():
         table.add_row(f"[bold]{name}[/]", escape(value))
     console.print(table)
+
+
+def _rules_in_words(contract: "Contract") -> str:
+    rules = contract.objects
+    parted = "not parted"
+    if rules.split > 0 and contract.learns_distance:
+        parted = f"parted where the learned distance falls by {rules.split:g} from both sides"
+    elif rules.split > 0:
+        parted = f"parted at waists {rules.split:g} px deep"
+    gap = f"gaps of {2 * rules.gap} px closed" if rules.gap else "gaps left"
+    holes = "holes filled" if rules.fill_holes else "holes left"
+    least = _count(rules.smallest, "pixel")
+    return f"above a probability of {rules.threshold:g}; {parted}; at least {least}; {holes}; {gap}"
 
 
 def _in_one_line(scores: dict[str, float], most: int = 8) -> str:

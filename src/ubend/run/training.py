@@ -43,11 +43,11 @@ from ubend.run.preparation import (
     prepare,
 )
 from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, load_recipe, to_toml
-from ubend.run.validation import headline, tune_objects, validate
+from ubend.run.validation import tune_objects, validate
 
 RECIPE, LOG = "recipe.toml", "log.csv"
 """What a run leaves beside its model."""
-VALIDATED_AT = (0.4, 0.6, 0.8, 0.9, 1.0)
+VALIDATED_AT = (0.25, 0.5, 0.75, 1.0)
 """Shares of a run after which the model is validated."""
 VALIDATION_SHARE = 0.1
 """Of the run's time, what all validations before the last may take."""
@@ -138,7 +138,8 @@ def train(  # noqa: PLR0913
     Returns
     -------
     Model
-        The best on the held-out images; the last, if there were none.
+        As it was at the end of the schedule: of the few held-out images a score along the way says too little to stop
+        at it.
 
     Raises
     ------
@@ -256,9 +257,9 @@ def fit(
     Returns
     -------
     network : UNet
-        With the weights of the best validation, or the last.
+        With the weights of the last step.
     quality : dict of str to float
-        Scores of that validation; empty without held-out images.
+        Scores of the last validation; empty without held-out images.
     steps : int
         Done in all.
     """
@@ -269,7 +270,8 @@ def fit(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     clock = _Clock(recipe, start)
     batches = _batches(images, contract, seed=seed, ahead=0 if device.type == "cpu" else READ_AHEAD)
-    best, quality, pending, waited = None, {}, list(VALIDATED_AT if held_out else ()), 0.0
+    quality: dict[str, float] = {}
+    pending, waited = list(VALIDATED_AT if held_out else ()), 0.0
     step, share = 0, 0.0
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else None):
         while share < 1:
@@ -307,17 +309,13 @@ def fit(
                 evaluation = validate(net, held_out, contract)
                 if on_validation is not None:
                     on_validation(step, evaluation)
-                if best is None or headline(evaluation) >= headline(best):
-                    best, quality = evaluation, dict(evaluation.overall)
-                    weights = {key: tensor.detach().clone() for key, tensor in net.state_dict().items()}
+                quality = dict(evaluation.overall)
                 clock.reserve(
                     time.perf_counter() - began, left=len(pending), counts_objects=contract.task.kind == "instances"
                 )
                 if clock.too_slow(len(pending)):
                     pending = pending[-1:]
     _check_weights(net, step, rate)
-    if best is not None:
-        net.load_state_dict(weights)
     return net.cpu().eval(), quality, step
 
 

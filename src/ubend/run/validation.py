@@ -13,7 +13,7 @@ from ubend.errors import TrainingError
 from ubend.method.network import UNet, for_prediction
 from ubend.method.objects import ObjectRules
 from ubend.run.contract import Contract
-from ubend.run.evaluation import HEADLINES, Evaluation, evaluate_arrays
+from ubend.run.evaluation import Evaluation, evaluate_arrays
 from ubend.run.prediction import predict_labels, predict_probabilities
 from ubend.scores import cells
 
@@ -32,16 +32,11 @@ def validate(net: UNet, held_out: Sequence[Annotated], contract: Contract) -> Ev
     return _score(_probabilities(net, held_out, contract), held_out, contract)
 
 
-def headline(evaluation: Evaluation) -> float:
-    """Return the one score by which models of a run are compared; see `evaluation.HEADLINES`."""
-    return float(np.nan_to_num(evaluation.overall[HEADLINES[evaluation.kind]]))
-
-
 def tune_objects(net: UNet, held_out: Sequence[Annotated], contract: Contract) -> Contract:
     """Choose on held-out images how foreground becomes objects: one rule after the other, each best for those before.
 
-    A choice is only left for one that is better. The scores that a model states are those before this choice, of one
-    view: of the validations of its run the best, so rather a little too high than too low.
+    A choice is only left for one that is better. The scores that a model states are those before this choice, and of
+    one view, so that the held-out images have not been used for anything when they are scored.
 
     Returns
     -------
