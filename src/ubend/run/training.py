@@ -369,7 +369,7 @@ def _optimiser(net: UNet, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             net.parameters(), lr=chosen.learning_rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay
         )
-    return torch.optim.AdamW(net.parameters(), lr=chosen.learning_rate, weight_decay=chosen.weight_decay)
+    return torch.optim.AdamW(net.parameters(), lr=chosen.learning_rate, weight_decay=chosen.weight_decay, fused=True)
 
 
 def _learning_rate(recipe: Recipe, share: float) -> float:

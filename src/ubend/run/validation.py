@@ -19,7 +19,7 @@ from ubend.scores import cells
 
 SPLITS = (0.0, 0.75, 1.5, 3.0)
 SPLITS_OF_DISTANCE = (0.1, 0.05, 0.2, 0.3, 0.0)
-THRESHOLDS = (0.5, 0.35, 0.65, 0.8)
+THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
 """What is tried on the held-out images; of equals the first is taken."""
 MOST_TUNED_ON = 8
 """Images on which `tune_objects` tries its choices at most."""
@@ -70,6 +70,7 @@ def _choices(rules: ObjectRules, splits: tuple[float, ...]) -> tuple[tuple[str, 
         ("threshold", THRESHOLDS),
         ("smallest", (rules.smallest, rules.smallest // 2, 2 * rules.smallest)),
         ("fill_holes", (True, False)),
+        ("gap", (rules.gap, 0)),
     )
 
 
