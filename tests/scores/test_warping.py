@@ -125,6 +125,11 @@ def test_sureness_is_compared_in_float32():
     assert warping.warp(image("##"), nearly_equal, 0.5).tolist() == [[False, True]]
 
 
+def test_levels_are_compared_in_float64():
+    truth, proposal = image("##.", "##."), np.array([[0.1, 0.1, 0.05]] * 2, np.float32)  # 0.1 as a float32 is above 0.1
+    assert set(vars(warping.count_mismatches(truth, proposal, 0.1)).values()) == {0}
+
+
 def test_a_moved_border_is_no_error():
     truth = image("###.###", "###.###", "###.###")
     assert errors(truth, image("##.####", "##.####", "##.####")) == {}
@@ -175,7 +180,7 @@ def test_a_corner_beside_a_wall_counts_as_its_own_cell():
     assert kinds[0, 1] == Kind.SPLIT
 
 
-@pytest.mark.parametrize(("side", "kind"), [(12, Kind.HOLE_DELETION), (60, Kind.SPLIT)])
+@pytest.mark.parametrize(("side", "kind"), [(21, Kind.HOLE_DELETION), (22, Kind.SPLIT)])
 def test_a_ring_is_followed_for_20_pixels(side, kind):
     ring = np.zeros((side + 20, side + 20), bool)
     ring[10 : 10 + side, 10 : 10 + side] = True
