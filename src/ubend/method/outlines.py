@@ -231,7 +231,7 @@ def _steps(padded: NDArray[Any], direction: int, beyond: int) -> NDArray[np.intp
         column, row = np.nonzero(is_step.T)
     else:
         row, column = np.nonzero(is_step)
-    place = (row + 1) * columns + column + 1
+    place: NDArray[np.intp] = (row + 1) * columns + column + 1
     return place[::-1] if direction >= 2 else place
 
 
