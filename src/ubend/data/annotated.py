@@ -61,7 +61,7 @@ _ROI_SET = "roiset"
 
 _IMAGE_WORDS = ("images", "image", "img", "volume", "raw")
 _LABEL_WORDS = ("cp_masks", "seg", *LABEL_FOLDERS)
-_OUTPUT_WORDS = ("flows", "cp_outlines", "outlines")  # what Cellpose leaves beside its masks
+_OUTPUT_WORDS = ("flows", "cp_outlines", "outlines", "probabilities")  # what stands beside masks of Cellpose, or ours
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")  # nnU-Net, dataset format
 
 _UNLABELLED = 255
@@ -185,7 +185,7 @@ def find_pairs(folder: str | Path, *, labels: str | None = None) -> list[Pair]:
         return _paired(_channels_together(inside["imagestr"]), image_files(inside["labelstr"]), root)
     label_folder = _label_folder(root, inside, labels)
     if label_folder is not None:
-        label_files = [*image_files(label_folder), *_drawn_files(label_folder)]
+        label_files = [*_without_outputs(image_files(label_folder)), *_drawn_files(label_folder)]
         return _paired(_one_file_each(_image_folder(root, inside)), label_files, root)
     return _paired(*_flat(root, inside, labels), root)
 
@@ -336,6 +336,12 @@ def class_indices(labels: ArrayLike, task: Task) -> NDArray[np.int32]:
 def _folders_with_files(root: Path) -> list[Path]:
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
     return [path for path in folders if image_files(path) or _drawn_files(path)]
+
+
+def _without_outputs(files: list[Path]) -> list[Path]:
+    """Leave out x_outlines.png and the like where there is an x."""
+    stems = {file_stem(path) for path in files}
+    return [path for path in files if _without(_OUTPUT_WORDS, file_stem(path)) not in stems]
 
 
 def _drawn_files(folder: Path) -> list[Path]:

@@ -129,7 +129,7 @@ def write_geojson(
     outlines : iterable of Outline
         From `trace_outlines`. Holes stay holes; an object of several pieces is a MultiPolygon.
     measurements : dict of str to ndarray, shape (objects,), optional
-        Columns as from `Measurements.columns`, a value for each outline; nan is left out.
+        Columns as from `Measurements.columns`, a value for each outline; 7 digits, nan is left out.
     overwrite : bool
         Whether a file of that name may be replaced.
 
@@ -154,7 +154,9 @@ def write_geojson(
         with part.open("w", encoding="utf-8") as file:
             file.write('{"type": "FeatureCollection", "features": [')
             for k, outline in enumerate(outlines):
-                measured = {name: float(values[k]) for name, values in columns.items() if values[k] == values[k]}
+                measured = {
+                    name: float(f"{values[k]:.7g}") for name, values in columns.items() if values[k] == values[k]
+                }
                 file.write(("," if k else "") + "\n" + json.dumps(_feature(outline, measured), separators=(",", ":")))
             file.write("\n]}\n")
 
