@@ -1,16 +1,21 @@
 """Pairs in folders of all common layouts, and what label images mean."""
 
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import roifile
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from ubend.data.annotated import Task, class_indices, find_pairs, infer_task, read_pairs
+from ubend.data.rois import write_geojson, write_rois
 from ubend.errors import FileError, InputError
+from ubend.method.outlines import trace_outlines
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
@@ -384,3 +389,121 @@ def test_real_sets_are_what_they_are_from_few_images(name, labels, kind, values)
     pairs = find_pairs(DATA / name, labels=labels)
     few = read_pairs(pairs[:: max(1, len(pairs) // 5)])
     assert infer_task([one.labels for one in few]) == Task(kind, values, None)
+
+
+# Outlines and arrays
+
+
+def draw(path, labels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (write_geojson if path.suffix == ".geojson" else write_rois)(path, trace_outlines(labels))
+
+
+CELLS = np.array([[1, 1, 0, 0, 3], [1, 2, 2, 0, 3], [0, 2, 0, 0, 3], [0, 0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("x.tif", "x.zip"),
+        ("x.tif", "x_rois.zip"),
+        ("x.tif", "RoiSet.zip"),
+        ("x.tif", "x.geojson"),
+        ("images/x.tif", "rois/x.zip"),
+        ("images/x.tif", "masks/x_rois.zip"),
+        ("images/x.tif", "masks/RoiSet.zip"),
+        ("x.tif", "annotations/x.geojson"),
+    ],
+)
+def test_outlines_are_labels(tmp_path, image, label):
+    write(tmp_path, image)
+    draw(tmp_path / label, CELLS)
+    assert found(tmp_path) == [("x", image, label)]
+    [one] = read_pairs(find_pairs(tmp_path))
+    assert one.labels.dtype == np.int32
+    assert (one.labels == CELLS).all()
+
+
+def test_a_single_roi(tmp_path):
+    write(tmp_path, "x.tif")
+    roi = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, left=1, top=2, right=9, bottom=9)
+    roi.tofile(tmp_path / "x.roi")
+    [one] = read_pairs(find_pairs(tmp_path))
+    assert one.labels.tolist() == [[0] * 5, [0] * 5, [0, 1, 1, 1, 1], [0, 1, 1, 1, 1]]
+
+
+def test_a_label_image_wins_over_outlines(tmp_path):
+    write(tmp_path, "images/x.tif", "masks/x.tif", "images/y.tif")
+    for name in ("x.zip", "y.zip"):
+        draw(tmp_path / "masks" / name, CELLS)
+    assert [pair[2] for pair in found(tmp_path)] == ["masks/x.tif", "masks/y.zip"]
+    write(tmp_path, "masks/y.tif")
+    assert [pair[2] for pair in found(tmp_path)] == ["masks/x.tif", "masks/y.tif"]
+
+
+def test_what_predict_leaves_is_an_annotated_folder(tmp_path):
+    write(tmp_path, "images/x.tif", "masks/x.tif", "masks/x_outlines.png", "masks/x_probabilities.tif")
+    draw(tmp_path / "masks" / "x_rois.zip", CELLS)
+    draw(tmp_path / "masks" / "x.geojson", CELLS)
+    (tmp_path / "masks" / "x_objects.csv").write_text("id")
+    assert found(tmp_path) == [("x", "images/x.tif", "masks/x.tif")]
+
+
+def test_two_kinds_of_outlines_for_one_image(tmp_path):
+    write(tmp_path, "x.tif")
+    draw(tmp_path / "x_rois.zip", CELLS)
+    draw(tmp_path / "x_mask.geojson", CELLS)
+    with pytest.raises(FileError, match="all fit the image x: keep one"):
+        find_pairs(tmp_path)
+
+
+def test_a_zip_without_rois_is_not_looked_at(tmp_path):
+    write(tmp_path, "x.tif", "x_mask.tif")
+    with zipfile.ZipFile(tmp_path / "raw.zip", "w") as archive:
+        archive.writestr("readme.txt", "")
+    assert found(tmp_path) == [("x", "x.tif", "x_mask.tif")]
+
+
+def test_objects_are_numbered_on_and_are_instances(tmp_path):
+    """Three cells in each image would look like three classes."""
+    for name in "abc":
+        write(tmp_path, f"{name}.tif")
+        draw(tmp_path / f"{name}.zip", CELLS)
+    labels = [one.labels for one in read_pairs(find_pairs(tmp_path))]
+    assert [sorted(set(image[image > 0].tolist())) for image in labels] == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    assert infer_task(labels).kind == "instances"
+
+
+def test_outlines_of_a_stack_know_their_page(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", np.zeros((2, 4, 5), np.uint8), photometric="minisblack")
+    boxes = [roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, right=1, bottom=k, position=k) for k in (1, 2)]
+    roifile.roiwrite(tmp_path / "x.zip", boxes, name=["a", "b"])
+    assert [one.labels[:, 0].tolist() for one in read_pairs(find_pairs(tmp_path))] == [[1, 0, 0, 0], [2, 2, 0, 0]]
+    boxes[1].position = 0
+    roifile.roiwrite(tmp_path / "x.zip", boxes, name=["a", "b"], mode="w")
+    with pytest.raises(FileError, match=r"does not say for b which of the 2 images .*position in the stack"):
+        read_pairs(find_pairs(tmp_path))
+
+
+def test_a_label_array_of_cellpose(tmp_path):
+    write(tmp_path, "x.tif")
+    np.save(tmp_path / "x_seg.npy", CELLS.astype(np.uint16))
+    np.save(tmp_path / "features.npy", np.zeros(3))
+    [one] = read_pairs(find_pairs(tmp_path))
+    assert (one.labels == CELLS).all()
+    assert infer_task([one.labels]).kind == "instances"
+
+
+def test_python_objects_of_cellpose_are_refused(tmp_path):
+    write(tmp_path, "x.tif")
+    np.save(tmp_path / "x_seg.npy", {"masks": CELLS}, allow_pickle=True)
+    with pytest.raises(FileError, match=r"holds Python objects.*Save masks as PNG/tif; or.*x_masks\.tif"):
+        read_pairs(find_pairs(tmp_path))
+
+
+def test_roifile_is_missing(tmp_path, monkeypatch):
+    write(tmp_path, "x.tif")
+    draw(tmp_path / "x.zip", CELLS)
+    monkeypatch.setitem(sys.modules, "roifile", None)
+    with pytest.raises(InputError, match=r"pip install 'ubend\[roi\]'"):
+        read_pairs(find_pairs(tmp_path))

@@ -542,6 +542,72 @@ def test_the_same_labels_make_the_same_bytes(tmp_path):
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
 
+# arrays of NumPy
+
+
+@pytest.mark.parametrize("array", [GRAY, GRAY.astype(float), GRAY > 3, STACK.astype(np.int64)])
+def test_labels_of_an_array(tmp_path, array):
+    np.save(tmp_path / "a_seg.npy", array)
+    pictures = formats.read_labels(tmp_path / "a_seg.npy")
+    pages = array[None] if array.ndim == 2 else array
+    assert [picture.pixels.tolist() for picture in pictures] == pages.astype(int).tolist()
+    assert pictures[0].name == ("a_seg" if array.ndim == 2 else "a_seg_0000")
+
+
+@pytest.mark.parametrize("thing", [{"masks": GRAY}, np.array([GRAY, "x"], dtype=object)])
+def test_python_objects_are_never_read(tmp_path, thing):
+    np.save(tmp_path / "a_seg.npy", thing, allow_pickle=True)
+    with pytest.raises(FileError, match="holds Python objects, as Cellpose writes them, and reading those could run"):
+        formats.read_labels(tmp_path / "a_seg.npy")
+
+
+def test_a_pickle_by_another_name_is_not_read(tmp_path):
+    (tmp_path / "a_seg.npy").write_bytes(b"\x80\x04}q\x00.")
+    with pytest.raises(FileError, match="holds Python objects"):
+        formats.read_labels(tmp_path / "a_seg.npy")
+
+
+@pytest.mark.parametrize("array", [np.zeros(3), np.zeros((2, 2, 2, 2)), np.zeros((0, 3))])
+def test_an_array_that_is_no_label_image(tmp_path, array):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(FileError, match="holds no label image"):
+        formats.read_labels(tmp_path / "a.npy")
+
+
+def test_an_array_that_is_cut(tmp_path):
+    np.save(tmp_path / "a.npy", GRAY)
+    content = (tmp_path / "a.npy").read_bytes()
+    for length in range(0, len(content), 5):
+        (tmp_path / "a.npy").write_bytes(content[:length])
+        with pytest.raises(FileError, match=r"truncated or no array|holds Python objects"):
+            formats.read_labels(tmp_path / "a.npy")
+
+
+# pictures for people
+
+
+@pytest.mark.parametrize("height", [1, 2, 3])
+def test_a_picture_is_written_band_by_band(tmp_path, height):
+    bands = (COLOURS[first : first + height] for first in range(0, 3, height))
+    formats.write_picture(tmp_path / "a.png", bands)
+    assert (np.array(Image.open(tmp_path / "a.png")) == COLOURS).all()
+    with pytest.raises(FileError, match="exists already"):
+        formats.write_picture(tmp_path / "a.png", [COLOURS])
+
+
+# more than 65,535 objects
+
+
+def test_labels_that_need_32_bits_are_read_as_they_were(tmp_path):
+    labels = np.arange(70_000).reshape(200, 350)
+    formats.write_labels(tmp_path / "a.tif", labels)
+    [picture] = formats.read_labels(tmp_path / "a.tif")
+    assert picture.pixels.dtype == np.uint32
+    assert (picture.pixels == labels).all()
+    with pytest.raises(InputError, match=r"PNG holds labels up to 65535, these go to 69999; write a\.tif instead"):
+        formats.write_labels(tmp_path / "a.png", labels)
+
+
 @pytest.mark.skipif(not (DATA / "ovule3d").is_dir(), reason="the real images are not beside this repository")
 def test_a_real_stack():
     pictures = formats.read_images(next((DATA / "ovule3d" / "images").glob("*.tif")))

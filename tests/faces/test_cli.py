@@ -122,6 +122,16 @@ def test_objects(data, recipe, tmp_path):
     assert "Labels: 0 is background, 1 to n are the objects." in said
 
 
+def test_objects_for_other_tools(instance_model, data, tmp_path):
+    (tmp_path / "run").mkdir()
+    instance_model.save(tmp_path / "run" / "model.safetensors")
+    out = tmp_path / "results"
+    said = run("predict", tmp_path / "run", data / "images", "-o", out, "--rois", "--geojson", "--outlines")
+    assert f"Measured the objects: {out / 'objects.csv'}, and for each image STEM_objects.csv." in said
+    written = {f"disc_0{ending}" for ending in (".tif", "_objects.csv", "_rois.zip", ".geojson", "_outlines.png")}
+    assert {path.name for path in out.glob("disc_0*")} == written
+
+
 def test_an_ignored_label(data, recipe, tmp_path):
     truth = np.zeros((80, 96), np.uint8)
     truth[:, :20], truth[20:60, 30:60] = 9, 255
@@ -239,6 +249,12 @@ def test_channels_that_do_not_fit(trained, tmp_path):
     result = CliRunner().invoke(cli.app, ["predict", str(trained), str(tmp_path / "rgb"), "--out", str(tmp_path / "r")])
     assert isinstance(result.exception, UbendError)
     assert "a.tif: the image has 3 channels, the model takes 1" in str(result.exception)
+
+
+def test_rois_of_a_model_without_objects(failing, data, trained, tmp_path):
+    line = failing("predict", trained, data / "images", "--out", tmp_path / "r", "--rois")
+    assert "this model was trained on binary labels" in line
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_tile_too_large_for_the_memory(failing, data, trained, tmp_path, monkeypatch):

@@ -4,7 +4,8 @@ import pytest
 from ubend.data.annotated import Task
 from ubend.data.formats import read_images
 from ubend.errors import FileError
-from ubend.faces.pictures import CLASS_COLOURS, displayed, overlay, save_comparison
+from ubend.faces import pictures
+from ubend.faces.pictures import CLASS_COLOURS, displayed, outlined, overlay, save_comparison
 
 CELLS = Task("instances", (), None)
 BINARY = Task("binary", (0, 255), None)
@@ -70,3 +71,43 @@ def test_a_comparison_is_a_png(tmp_path):
         save_comparison(tmp_path / "c.png", rows, BINARY, title="Again")
     save_comparison(tmp_path / "c.png", rows, BINARY, title="Again", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["c.png"]
+
+
+def drawn(image, labels):
+    return np.concatenate(list(outlined(image, labels)))
+
+
+def test_outlines_lie_inside_the_objects_and_touching_ones_have_their_own():
+    labels = np.zeros((1030, 1030), np.int32)
+    labels[10:14, 10:14], labels[10:14, 14:18] = 1, 2
+    shown = drawn(np.zeros((1030, 1030), np.uint8), labels)
+    assert shown.shape == (1030, 1030, 3)
+    assert (shown[labels == 0] == 0).all()
+    assert (shown[10, 10:18].max(axis=-1) == 255).all()
+    assert (shown[11:13, 11:13] == 0).all()
+    assert (shown[11, 13] != shown[11, 14]).any()
+
+
+def test_lines_of_large_objects_have_a_dark_rim():
+    labels = np.zeros((1030, 1030), np.int32)
+    labels[100:200, 100:200] = 1
+    shown = drawn(labels * 200, labels)
+    assert shown[150, 98:105].max(axis=-1).tolist() == [0, 0, 255, 255, 0, 255, 255]
+    assert shown[150, 104].tolist() == [255, 255, 255]
+
+
+def test_small_images_are_enlarged():
+    assert drawn(np.zeros((40, 60)), np.eye(40, 60, dtype=int)).shape == (320, 480, 3)
+    assert drawn(np.zeros((300, 400, 2)), np.zeros((300, 400), int)).shape == (600, 800, 3)
+
+
+def test_bands_do_not_show(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels = np.kron(rng.integers(0, 9, (9, 8)), np.ones((40, 45), int))
+    image = rng.integers(0, 255, (360, 360, 3)).astype(np.uint8)
+    whole = drawn(image, labels)
+    low, high = pictures._darkest_and_brightest(image)
+    monkeypatch.setattr(pictures, "_darkest_and_brightest", lambda _values: (low, high))
+    monkeypatch.setattr(pictures, "_PIXELS_AT_ONCE", 5000)
+    assert (drawn(image, labels) == whole).all()
+    assert len(list(outlined(image, labels))) > 50

@@ -1,13 +1,20 @@
+import csv
 import errno
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
-from ubend.data.formats import read_images, read_labels, read_probabilities
-from ubend.errors import FileError
-from ubend.run.folders import predict_folder
+from ubend.data.formats import read_images, read_labels, read_probabilities, write_labels
+from ubend.data.rois import labels_from_drawn, read_drawn
+from ubend.errors import FileError, InputError
+from ubend.faces.pictures import outlined
+from ubend.run import folders
+from ubend.run.evaluation import evaluate_folders
+from ubend.run.folders import Extras, predict_folder
 
 
 @pytest.fixture
@@ -202,3 +209,142 @@ def test_out_is_a_folder(images, tmp_path, model):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FileError, match="file is a file, not a folder: nothing can be written"):
         predict_folder(model, images, tmp_path / "file")
+
+
+# objects
+
+
+TWO = np.zeros((80, 96), np.uint8)
+TWO[0:10, 0:10], TWO[40:50, 40:60] = 1, 2
+
+
+@pytest.fixture
+def finding_two(instance_model, monkeypatch):
+    """A model that finds two objects in every image."""
+    monkeypatch.setattr(folders, "predict_labels", lambda _contract, _probabilities: TWO)
+    return instance_model
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_objects_are_measured(tmp_path, out, finding_two, discs):
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate(discs[0][:2]):
+        sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5} if number == 0 else {}
+        tifffile.imwrite(tmp_path / "images" / f"d{number}.ome.tif", image, metadata=sizes)
+    result = predict_folder(finding_two, tmp_path / "images", out)
+    assert names(out) == ["d0.tif", "d0_objects.csv", "d1.tif", "d1_objects.csv", "objects.csv"]
+    assert result.table == out / "objects.csv"
+    first, second = table(out / "d0_objects.csv")
+    assert (first["id"], first["area_px"], first["area_um2"], first["touches_border"]) == ("1", "100", "25", "1")
+    assert (second["centroid_row_px"], second["centroid_column_um"], second["touches_border"]) == ("44.5", "24.75", "0")
+    assert float(second["mean_intensity_1"]) == pytest.approx(discs[0][0][40:50, 40:60].mean(), rel=1e-6)
+    rows = table(out / "objects.csv")
+    assert [(row["image"], row["id"], row["area_um2"]) for row in rows] == [
+        ("d0", "1", "25"), ("d0", "2", "50"), ("d1", "1", ""), ("d1", "2", ""),
+    ]  # fmt: skip
+    assert list(rows[0])[1:] == list(first)
+
+
+def test_the_pages_of_a_stack_share_a_table(tmp_path, out, finding_two, discs):
+    tifffile.imwrite(tmp_path / "film.tif", np.stack(discs[0][:2]), photometric="minisblack")
+    predict_folder(finding_two, tmp_path / "film.tif", out)
+    assert [row["image"] for row in table(out / "objects.csv")] == ["film_0000", "film_0000", "film_0001", "film_0001"]
+
+
+def test_a_gray_image_in_three_channels_is_measured_in_one(tmp_path, out, finding_two, discs):
+    tifffile.imwrite(tmp_path / "rgb.tif", np.stack([discs[0][0]] * 3, axis=-1), photometric="rgb")
+    predict_folder(finding_two, tmp_path / "rgb.tif", out)
+    assert [name for name in table(out / "objects.csv")[0] if name.startswith("mean")] == ["mean_intensity_1"]
+
+
+def test_other_models_measure_nothing(images, out, model):
+    assert predict_folder(model, images, out).table is None
+    assert names(out) == ["disc 0.tif", "disc 1.tif"]
+
+
+def test_no_image_no_table(images, out, instance_model):
+    for path in images.iterdir():
+        path.write_text("no image")
+    assert predict_folder(instance_model, images, out).table is None
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["objects.csv", "disc 1_objects.csv", "disc 1_rois.zip", "disc 0.geojson", "disc 0_outlines.png"],
+)
+def test_tables_and_outlines_that_are_there(images, out, instance_model, name):
+    out.mkdir(parents=True)
+    (out / name).write_text("mine")
+    extras = Extras(rois=True, geojson=True, paint=outlined)
+    with pytest.raises(FileError, match="exists already: give --out another folder, or say --overwrite"):
+        predict_folder(instance_model, images, out, extras=extras)
+    assert contents(out) == {name: b"mine"}
+    predict_folder(instance_model, images, out, extras=extras, overwrite=True)
+    assert len(names(out)) == 11
+    assert (out / name).read_bytes() != b"mine"
+
+
+def test_a_picture_never_replaces_an_image(tmp_path, instance_model, discs):
+    from PIL import Image
+
+    Image.fromarray(discs[0][0]).save(tmp_path / "a.png")
+    Image.fromarray(discs[0][1]).save(tmp_path / "a_outlines.png")
+    with pytest.raises(FileError, match=r"a_outlines\.png is an image of yours"):
+        predict_folder(instance_model, tmp_path, tmp_path, extras=Extras(paint=outlined), overwrite=True)
+
+
+def test_outlines_for_other_tools(images, out, finding_two):
+    predict_folder(finding_two, images / "disc 0.tif", out, extras=Extras(rois=True, geojson=True, paint=outlined))
+    for name in ("disc 0_rois.zip", "disc 0.geojson"):
+        assert (labels_from_drawn(read_drawn(out / name), TWO.shape) == TWO).all()
+    content = json.loads((out / "disc 0.geojson").read_text())
+    assert [one["properties"]["measurements"]["area_px"] for one in content["features"]] == [100, 200]
+    assert read_images(out / "disc 0_outlines.png")[0].pixels.shape == (640, 768, 3)
+
+
+def test_outlines_of_a_model_without_objects(images, out, model):
+    for extras in (Extras(rois=True), Extras(geojson=True)):
+        with pytest.raises(InputError, match="this model was trained on binary labels: train it with --task instances"):
+            predict_folder(model, images, out, extras=extras)
+    predict_folder(model, images, out, extras=Extras(paint=outlined))
+    assert "disc 0_outlines.png" in names(out)
+
+
+def test_rois_without_roifile_are_refused_at_once(images, out, instance_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "roifile", None)
+    with pytest.raises(InputError, match=r"need the package roifile: pip install 'ubend\[roi\]'"):
+        predict_folder(instance_model, images, out, extras=Extras(rois=True))
+    assert not out.exists()
+
+
+def test_more_objects_than_16_bits_count(tmp_path, out, instance_model, monkeypatch):
+    """From the label image through its table to its score."""
+    labels = np.zeros((530, 530), np.uint32)
+    labels[::2, ::2] = np.arange(1, 265**2 + 1).reshape(265, 265)
+    monkeypatch.setattr(folders, "predict_labels", lambda _contract, _probabilities: labels)
+    tifffile.imwrite(tmp_path / "many.tif", labels.astype(np.uint16))
+    result = predict_folder(instance_model, tmp_path / "many.tif", out)
+    assert result.objects == {"many": 70_225}
+    [picture] = read_labels(out / "many.tif")
+    assert picture.pixels.dtype == np.uint32
+    assert (picture.pixels == labels).all()
+    rows = table(out / "objects.csv")
+    assert (len(rows), rows[-1]["id"]) == (70_225, "70225")
+    (tmp_path / "truth").mkdir()
+    write_labels(tmp_path / "truth" / "many.tif", labels)
+    assert evaluate_folders(out, tmp_path / "truth", task="instances").overall["AP@0.5 (pooled)"] == 1
+
+
+def test_tables_are_no_results_to_evaluate(tmp_path, images, out, finding_two):
+    predict_folder(finding_two, images, out, extras=Extras(rois=True, geojson=True))
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    for number in range(2):
+        write_labels(truth / f"disc {number}.tif", TWO)
+    evaluation = evaluate_folders(out, truth, task="instances")
+    assert [row.name for row in evaluation.rows] == ["disc 0", "disc 1"]

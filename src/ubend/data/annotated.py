@@ -10,9 +10,15 @@ one folder, and one in  x.tif                                       masks/x.tif
 one folder              x.tif, or x_img.tif                         x_mask.tif, x_labels.tif, x_seg.tif …
 nnU-Net                 imagesTr/x_0000.tif, x_0001.tif: channels   labelsTr/x.tif
 ISBI challenge          train-volume.tif                            train-labels.tif
+Fiji, QuPath            x.tif                                       x.zip, x_rois.zip, x.roi, x.geojson
+Cellpose                x.tif                                       x_cp_masks.png, x_seg.npy
 ======================  ==========================================  ==================================
 
 Stacks are taken apart: page k of the image belongs to page k of the labels.
+
+Outlines (ImageJ ROIs, GeoJSON) count where an image has no label image. Each becomes one object, in the order of the
+file; where two overlap, the earlier keeps the pixels; one named "ignore" marks pixels that nobody labelled. A single
+image may have its ROIs in RoiSet.zip, the name that Fiji gives.
 """
 
 import difflib
@@ -28,7 +34,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skimage.measure import label as connected_pieces
 
-from ubend.data.formats import IMAGE_SUFFIXES, existing_folder, file_stem, image_files, read_images, read_labels
+from ubend.data.formats import (
+    IMAGE_SUFFIXES,
+    Picture,
+    existing_folder,
+    file_stem,
+    image_files,
+    read_images,
+    read_labels,
+)
+from ubend.data.rois import OUTLINE_SUFFIXES, is_roi_zip, labels_from_drawn, read_drawn
 from ubend.errors import FileError, InputError
 
 __all__ = ["Annotated", "Kind", "Pair", "Task", "class_indices", "find_pairs", "infer_task", "read_pairs"]
@@ -39,12 +54,14 @@ Kind = Literal["binary", "classes", "instances"]
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "raw", "x", "inputs", "input")
 LABEL_FOLDERS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth"),
-    *("truth", "instances", "segmentations", "segmentation"),
+    *("truth", "instances", "segmentations", "segmentation", "rois", "roi"),
 )
+_DRAWN_SUFFIXES = (*OUTLINE_SUFFIXES, ".npy")
+_ROI_SET = "roiset"
 
 _IMAGE_WORDS = ("images", "image", "img", "volume", "raw")
 _LABEL_WORDS = ("cp_masks", "seg", *LABEL_FOLDERS)
-_OUTPUT_WORDS = ("flows", "cp_outlines", "outlines")  # what Cellpose leaves beside its masks
+_OUTPUT_WORDS = ("flows", "cp_outlines", "outlines", "probabilities")  # what stands beside masks of Cellpose, or ours
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")  # nnU-Net, dataset format
 
 _UNLABELLED = 255
@@ -163,12 +180,13 @@ def find_pairs(folder: str | Path, *, labels: str | None = None) -> list[Pair]:
     [('a', 'a_mask.png')]
     """
     root = existing_folder(folder)
-    inside = {path.name.casefold(): path for path in _folders_with_images(root)}
+    inside = {path.name.casefold(): path for path in _folders_with_files(root)}
     if {"imagestr", "labelstr"} <= set(inside) and (labels or "labelstr").casefold() == "labelstr":
         return _paired(_channels_together(inside["imagestr"]), image_files(inside["labelstr"]), root)
     label_folder = _label_folder(root, inside, labels)
     if label_folder is not None:
-        return _paired(_one_file_each(_image_folder(root, inside)), image_files(label_folder), root)
+        label_files = [*_without_outputs(image_files(label_folder)), *_drawn_files(label_folder)]
+        return _paired(_one_file_each(_image_folder(root, inside)), label_files, root)
     return _paired(*_flat(root, inside, labels), root)
 
 
@@ -183,11 +201,15 @@ def read_pairs(pairs: Iterable[Pair]) -> list[Annotated]:
     Returns
     -------
     list of Annotated
+        Objects that were drawn as outlines are numbered on from image to image, so that `infer_task` sees that equal
+        numbers do not mean equal things.
 
     Raises
     ------
     FileError
         If a file cannot be read, or if an image and its labels differ in rows, columns or pages.
+    InputError
+        If labels are ImageJ ROIs, and the package roifile is missing.
 
     Examples
     --------
@@ -200,7 +222,14 @@ def read_pairs(pairs: Iterable[Pair]) -> list[Annotated]:
     >>> one.name, one.labels.tolist()
     ('a', [[1, 0], [0, 1]])
     """
-    return [one for pair in pairs for one in _read_pair(pair)]
+    found: list[Annotated] = []
+    drawn = 0
+    for pair in pairs:
+        annotated = _read_pair(pair, drawn + 1)
+        found += annotated
+        if _is_drawn(pair.labels):
+            drawn = max(drawn, *(int(one.labels.max()) for one in annotated))
+    return found
 
 
 def infer_task(labels: Sequence[ArrayLike], *, kind: Kind | None = None, ignore: int | None = None) -> Task:
@@ -304,9 +333,27 @@ def class_indices(labels: ArrayLike, task: Task) -> NDArray[np.int32]:
 # Layouts
 
 
-def _folders_with_images(root: Path) -> list[Path]:
+def _folders_with_files(root: Path) -> list[Path]:
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
-    return [path for path in folders if image_files(path)]
+    return [path for path in folders if image_files(path) or _drawn_files(path)]
+
+
+def _without_outputs(files: list[Path]) -> list[Path]:
+    """Leave out x_outlines.png and the like where there is an x."""
+    stems = {file_stem(path) for path in files}
+    return [path for path in files if _without(_OUTPUT_WORDS, file_stem(path)) not in stems]
+
+
+def _drawn_files(folder: Path) -> list[Path]:
+    """List labels that are no images: outlines, and arrays."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in _DRAWN_SUFFIXES and path.is_file()]
+    return sorted(
+        path for path in found if not path.name.startswith(".") and (path.suffix.lower() != ".zip" or is_roi_zip(path))
+    )
+
+
+def _is_drawn(path: Path) -> bool:
+    return path.suffix.lower() in OUTLINE_SUFFIXES
 
 
 def _label_folder(root: Path, inside: dict[str, Path], labels: str | None) -> Path | None:
@@ -335,13 +382,15 @@ def _flat(root: Path, inside: dict[str, Path], labels: str | None) -> tuple[dict
     """Tell the labels of one folder from its images by their names."""
     files = [path for path in image_files(root) if _without(_OUTPUT_WORDS, file_stem(path)) is None]
     tagged = {path for path in files if _without(_LABEL_WORDS, file_stem(path)) is not None}
-    chosen = tagged
+    drawn = [path for path in _drawn_files(root) if path.suffix != ".npy" or _without(_LABEL_WORDS, path.stem)]
+    chosen = tagged | set(drawn)
     if labels is not None:
-        chosen = {path for path in files if _without((labels.strip("-_. "),), file_stem(path)) is not None}
-    if not chosen or chosen == set(files):
+        word = (labels.strip("-_. "),)
+        chosen = {path for path in (*files, *drawn) if _without(word, file_stem(path)) is not None}
+    images = [path for path in files if path not in tagged | chosen]
+    if not chosen or not (images or tagged - chosen):
         raise FileError(_nothing_found(root, inside, labels))
-    images = _by_stem([path for path in files if path not in tagged | chosen])
-    return images, [path for path in files if path in chosen]
+    return _by_stem(images), [path for path in (*files, *drawn) if path in chosen]
 
 
 def _one_file_each(folder: Path) -> dict[str, _Files]:
@@ -391,7 +440,10 @@ def _without(words: Sequence[str], stem: str) -> str | None:
 
 
 def _paired(images: dict[str, _Files], labels: list[Path], root: Path) -> list[Pair]:
-    """Pair by equal stems first, then by what is left of the stems without the words for labels and images."""
+    """Pair by equal stems first, then by what is left of the stems without the words for labels and images.
+
+    Outlines and arrays are for images that no label image fits.
+    """
 
     def image_core(stem: str) -> str | None:
         return _without(_IMAGE_WORDS, stem)
@@ -399,19 +451,28 @@ def _paired(images: dict[str, _Files], labels: list[Path], root: Path) -> list[P
     def label_core(path: Path) -> str | None:
         return _without(_LABEL_WORDS, file_stem(path))
 
+    def single_image(path: Path) -> str | None:
+        return next(iter(images)) if len(images) == 1 and path.stem.casefold() == _ROI_SET else None
+
     rounds: tuple[tuple[Callable[[str], str | None], Callable[[Path], str | None]], ...] = (
         (str, file_stem),
         (str, label_core),
         (image_core, label_core),
         (image_core, file_stem),
+        (str, single_image),
     )
+    label_images = [path for path in labels if path.suffix.lower() not in _DRAWN_SUFFIXES]
+    drawn = [path for path in labels if path not in label_images]
     taken: dict[str, Path] = {}
-    for image_key, label_key in rounds:
-        open_labels = [path for path in labels if path not in taken.values()]
+    for group, (image_key, label_key) in itertools.product((label_images, drawn), rounds):
+        open_labels = [path for path in group if path not in taken.values()]
         by_key = {key: path for path in open_labels if (key := label_key(path)) is not None}
         open_images = {stem: key for stem in images if stem not in taken and (key := image_key(stem)) in by_key}
         _check_unique(open_labels, label_key, set(open_images.values()))
         taken |= {stem: by_key[key] for stem, key in open_images.items() if key is not None}
+        if len(taken) == len(images):
+            labels = [path for path in labels if path in label_images or path in taken.values()]
+            break
     _check_none_alone(images, labels, taken, root)
     return [Pair(stem, files, taken[stem]) for stem, files in images.items()]
 
@@ -460,7 +521,7 @@ def _nothing_found(root: Path, inside: dict[str, Path], labels: str | None) -> s
     found = f"found files of the kinds {_some(list(kinds))}" if kinds else "it is empty"
     return (
         f"{root} holds no annotated images: {found}. Looked for images/ beside masks/, and for x.tif beside x_mask.tif "
-        f"({', '.join(IMAGE_SUFFIXES)}); export other formats as TIFF."
+        f"({', '.join(IMAGE_SUFFIXES)}), x.zip (ImageJ ROIs), x.geojson or x_seg.npy; export other formats as TIFF."
     )
 
 
@@ -487,9 +548,9 @@ def _count(things: Sequence[object], name: str) -> str:
 # Reading
 
 
-def _read_pair(pair: Pair) -> list[Annotated]:
+def _read_pair(pair: Pair, first: int) -> list[Annotated]:
     channels = [read_images(path) for path in pair.images]
-    labels = read_labels(pair.labels)
+    labels = _read_drawn(pair.labels, channels[0], first) if _is_drawn(pair.labels) else read_labels(pair.labels)
     for path, pages in zip(pair.images, channels, strict=True):
         if len(pages) != len(labels):
             raise FileError(
@@ -511,6 +572,24 @@ def _read_pair(pair: Pair) -> list[Annotated]:
             Annotated(name, _stacked([one.pixels for one in files]), _as_int32(truth.pixels, truth.path), size)
         )
     return pairs
+
+
+def _read_drawn(path: Path, pages: list[Picture], first: int) -> list[Picture]:
+    """Paint outlines into label images of the size of the pages, numbered from `first` on."""
+    drawn = read_drawn(path)
+    lost = [one.name for one in drawn if not 1 <= one.page <= len(pages)]
+    if len(pages) > 1 and lost:
+        raise FileError(
+            f"{path} does not say for {_some(lost)} which of the {len(pages)} images of {pages[0].path} it belongs to: "
+            "in Fiji's ROI Manager, Properties, give each its position in the stack."
+        )
+    painted = []
+    for number, page in enumerate(pages, start=1):
+        here = [one for one in drawn if len(pages) == 1 or one.page == number]
+        labels = labels_from_drawn(here, (page.pixels.shape[0], page.pixels.shape[1]), first=first)
+        first += sum(not one.ignored for one in here)
+        painted.append(Picture(labels, page.name, path, None))
+    return painted
 
 
 def _stacked(channels: list[NDArray[Any]]) -> NDArray[Any]:

@@ -14,7 +14,7 @@ import struct
 import uuid
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -40,6 +40,7 @@ __all__ = [
     "read_probabilities",
     "write_atomically",
     "write_labels",
+    "write_picture",
     "write_probabilities",
 ]
 
@@ -153,7 +154,8 @@ def read_labels(path: str | Path) -> list[Picture]:
     ----------
     path : str or Path
         As for `read_images`. Of a palette the index is the label, as in PASCAL VOC. Three equal channels count as one,
-        and floats that are whole numbers as integers. Negative values are kept.
+        and floats that are whole numbers as integers. Negative values are kept. Also a .npy of one label image, or of
+        several along its first axis; what Cellpose saves as _seg.npy is refused, since reading it could run code.
 
     Returns
     -------
@@ -175,7 +177,9 @@ def read_labels(path: str | Path) -> list[Picture]:
     ([[300, 0], [0, 300]], 'uint16')
     """
     path = Path(path)
-    pages = [(_whole_numbers(pixels, path), size) for pixels, size in _read_pages(path, palette_index=True)]
+    is_array = path.suffix.lower() == ".npy"
+    found = _array_pages(path) if is_array else _read_pages(path, palette_index=True)
+    pages = [(_whole_numbers(pixels, path), size) for pixels, size in found]
     if _start(path).startswith(_JPEG_START) and any(len(np.unique(pixels)) > 2 for pixels, _ in pages):
         raise FileError(
             f"{path} is a JPEG, which changes label values: it holds more than two. Save the labels as TIFF or PNG."
@@ -387,6 +391,39 @@ def write_probabilities(
     write_atomically(path, lambda part: _write_tiff(part, values, "CYX", pixel_size), overwrite=overwrite)
 
 
+def write_picture(path: str | Path, bands: Iterable[NDArray[np.uint8]], *, overwrite: bool = False) -> None:
+    """Write a picture for people as PNG, band by band, so that it never is in memory as a whole.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends with .png.
+    bands : iterable of ndarray of uint8, shape (rows, columns, 3)
+        The rows of the picture from top to bottom, some at a time; at least one.
+    overwrite : bool
+        Whether a file of that name may be replaced.
+
+    Raises
+    ------
+    FileError
+        If the file exists and `overwrite` is false, or cannot be written; nothing half written is left.
+
+    References
+    ----------
+    W3C: Portable Network Graphics (PNG) Specification, third edition (2025), sections 5 and 11.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> red = np.array([[[255, 0, 0]]], np.uint8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_picture(Path(folder) / "a.png", [red, red])
+    ...     read_images(Path(folder) / "a.png")[0].pixels.tolist()
+    [[[255, 0, 0]], [[255, 0, 0]]]
+    """
+    write_atomically(path, lambda part: _write_png_bands(part, bands), overwrite=overwrite)
+
+
 def write_atomically(path: str | Path, write: Callable[[Path], object], *, overwrite: bool = False) -> None:
     """Write a file whole or not at all.
 
@@ -490,6 +527,30 @@ def _png(pixels: NDArray[Any], pixel_size: float | None) -> bytes:
     return buffer.getvalue()
 
 
+def _write_png_bands(path: Path, bands: Iterable[NDArray[np.uint8]]) -> None:
+    rows = columns = 0
+    packer = zlib.compressobj(6)
+    with path.open("wb") as file:
+        file.write(_PNG_START)
+        header_at = file.tell()
+        file.write(_png_chunk(b"IHDR", bytes(13)))
+        for band in bands:
+            rows, columns = rows + band.shape[0], band.shape[1]
+            before = np.concatenate([np.zeros_like(band[:, :1]), band[:, :-1]], axis=1)
+            lines = np.empty((band.shape[0], 1 + 3 * columns), np.uint8)
+            lines[:, 0] = 1  # each pixel as its difference from the one before: packs better
+            lines[:, 1:] = (band - before).reshape(band.shape[0], -1)
+            file.write(_png_chunk(b"IDAT", packer.compress(lines.tobytes())))
+        file.write(_png_chunk(b"IDAT", packer.flush()))
+        file.write(_png_chunk(b"IEND", b""))
+        file.seek(header_at)
+        file.write(_png_chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0)))
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def _write_tiff(path: Path, pixels: NDArray[Any], axes: str, pixel_size: float | None) -> None:
     per_centimetre = None if pixel_size is None else (10000 / pixel_size, 10000 / pixel_size)
     tifffile.imwrite(
@@ -550,10 +611,7 @@ def _start(path: Path) -> bytes:
 
 def _read_pages(path: Path, *, palette_index: bool) -> list[_Page]:
     """Read all pages, and turn everything that a damaged file makes the readers raise into one line."""
-    if path.is_dir():
-        raise FileError(f"{path} is a folder; name one image file in it.")
-    if not path.exists():
-        raise FileError(f"There is no file {path}{_nearest(path)}.")
+    _check_is_file(path)
     try:
         start = _start(path)
         is_tiff = start.startswith(_TIFF_STARTS)
@@ -569,6 +627,39 @@ def _read_pages(path: Path, *, palette_index: bool) -> list[_Page]:
     if not pages or any(pixels.size == 0 for pixels, _ in pages):
         raise FileError(f"Cannot read {path}: it holds no pixels.")
     return pages
+
+
+def _check_is_file(path: Path) -> None:
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; name one image file in it.")
+    if not path.exists():
+        raise FileError(f"There is no file {path}{_nearest(path)}.")
+
+
+def _array_pages(path: Path) -> list[_Page]:
+    """Read a .npy of label images; never one that holds Python objects."""
+    _check_is_file(path)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except PermissionError as error:
+        raise FileError(f"Cannot read {path}: permission denied.") from error
+    except _UNREADABLE as error:
+        if "allow_pickle" in str(error):  # what NumPy says of Python objects
+            raise FileError(_why_no_objects(path)) from error
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise FileError(f"Cannot read {path}: it is truncated or no array of NumPy ({reason}).") from error
+    if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or array.size == 0:
+        raise FileError(f"{path} holds no label image: it is an array with the axes (rows, columns), or several such.")
+    return [(page, None) for page in (array if array.ndim == 3 else array[None])]
+
+
+def _why_no_objects(path: Path) -> str:
+    stem = path.stem.removesuffix("_seg")
+    return (
+        f"{path} holds Python objects, as Cellpose writes them, and reading those could run code: it is not read. In"
+        ' Cellpose, File > Save masks as PNG/tif; or, if you trust the file: python -c "import numpy, tifffile;'
+        f" tifffile.imwrite('{stem}_masks.tif', numpy.load('{path.name}', allow_pickle=1).item()['masks'])\""
+    )
 
 
 def _whole_numbers(pixels: NDArray[Any], path: Path) -> NDArray[np.integer[Any]]:

@@ -168,15 +168,23 @@ def predict(
     images: Annotated[Path, typer.Argument(help="Folder of images, or one image.")],
     out: Out,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write the probabilities.")] = False,
+    rois: Annotated[bool, typer.Option("--rois", help="Also write the objects as ImageJ ROIs: STEM_rois.zip.")] = False,
+    geojson: Annotated[bool, typer.Option("--geojson", help="… as GeoJSON for QuPath: STEM.geojson.")] = False,
+    outlines: Annotated[
+        bool, typer.Option("--outlines", help="… as lines on the image, for looking: STEM_outlines.png.")
+    ] = False,
     tile: Annotated[int | None, typer.Option(help="Rows and columns a tile may have at most.")] = None,
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Segment images of any size: for each STEM.tif with its labels."""
+    """Segment images of any size: for each STEM.tif with its labels; of single objects also tables of what they are."""
+    from ubend.faces.pictures import outlined
+    from ubend.run.folders import Extras
     from ubend.run.model import load
 
     loaded = load(model, device=device)
-    failed = _predict(loaded, images, out, probabilities=probabilities, tile=tile, overwrite=overwrite)
+    extras = Extras(rois=rois, geojson=geojson, paint=outlined if outlines else None)
+    failed = _predict(loaded, images, out, probabilities=probabilities, extras=extras, tile=tile, overwrite=overwrite)
     if loaded.contract.task.kind == "instances":
         console.print("Labels: 0 is background, 1 to n are the objects.")
     else:
@@ -326,6 +334,8 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
         raise FileError(f"none of the images in {images} could be segmented")
     objects = f", {sum(result.objects.values())} objects" if result.objects else ""
     console.print(f"Wrote {_count(len(result.written), 'label image')} into {escape(str(out))}{objects}.")
+    if result.table is not None:
+        console.print(f"Measured the objects: {escape(str(result.table))}, and for each image STEM_objects.csv.")
     return bool(result.failed)
 
 

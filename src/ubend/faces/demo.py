@@ -17,7 +17,7 @@ TEST_IMAGES = 4
 TRAINING_SHAPE = (256, 256)
 TEST_SHAPE = (300, 360)
 _OF_A_DEMO = re.compile(
-    r"(train|test)/(images|masks)/[a-z]+_\d\d\.tif|results/[a-z]+_\d\d\.tif"
+    r"(train|test)/(images|masks)/[a-z]+_\d\d\.tif|results/[a-z]+_\d\d(\.tif|_objects\.csv)|results/objects\.csv"
     r"|model/(model\.safetensors|recipe\.toml|log\.csv)|demo\.png"
 )
 

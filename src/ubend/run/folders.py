@@ -1,15 +1,61 @@
-"""A folder of images in, a folder of label images out."""
+"""A folder of images in; label images, tables of objects and their outlines out (docs/outputs.md)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ubend.data.formats import check_writable, file_stem, image_files, read_images, write_labels, write_probabilities
+import numpy as np
+from numpy.typing import NDArray
+
+from ubend.data.formats import (
+    Picture,
+    check_writable,
+    file_stem,
+    image_files,
+    read_images,
+    write_labels,
+    write_picture,
+    write_probabilities,
+)
+from ubend.data.rois import check_roifile, write_geojson, write_rois
+from ubend.data.tables import join_tables, write_table
 from ubend.errors import FileError, InputError, OutOfMemory
+from ubend.method.measurements import measure_objects
+from ubend.method.outlines import trace_outlines
+from ubend.run.contract import channels_first
 from ubend.run.model import Model
 from ubend.run.prediction import OnTile, check_tile, predict_labels
 
-PROBABILITIES = "_probabilities"
+LABELS = ".tif"
+PROBABILITIES = "_probabilities.tif"
+OBJECTS = "_objects.csv"
+ROIS = "_rois.zip"
+GEOJSON = ".geojson"
+OUTLINES = "_outlines.png"
+ALL_OBJECTS = "objects.csv"
+
+Paint = Callable[[NDArray[Any], NDArray[Any]], Iterator[NDArray[np.uint8]]]
+"""From an image (rows, columns, channels) and its labels to bands of rows of a picture, uint8 (rows, columns, 3)."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What else to write beside each label image, for other tools and for looking.
+
+    Attributes
+    ----------
+    rois : bool
+        STEM_rois.zip, ImageJ ROIs of the objects; needs the package roifile.
+    geojson : bool
+        STEM.geojson, the objects for QuPath.
+    paint : callable, optional
+        Gives STEM_outlines.png, the picture of image and labels, as `faces.pictures.outlined` does.
+    """
+
+    rois: bool = False
+    geojson: bool = False
+    paint: Paint | None = None
 
 
 @dataclass(frozen=True)
@@ -22,12 +68,15 @@ class FolderResult:
         Label images, one for each image or page of a stack.
     objects : dict of str to int
         For instances: objects found, by image.
+    table : Path or None
+        For instances: the table of all objects.
     failed : dict of Path to str
         Files that could not be segmented, and why.
     """
 
     written: tuple[Path, ...]
     objects: dict[str, int]
+    table: Path | None
     failed: dict[Path, str]
 
 
@@ -37,6 +86,7 @@ def predict_folder(
     out: str | Path,
     *,
     probabilities: bool = False,
+    extras: Extras | None = None,
     tile: int | None = None,
     overwrite: bool = False,
     on_image: Callable[[int, int, str], None] | None = None,
@@ -50,9 +100,11 @@ def predict_folder(
     images : path
         A folder of images, or an image file; a stack is many images.
     out : path
-        Folder for STEM.tif of each image, and STEM_probabilities.tif.
+        Folder for STEM.tif of each image; for instances also STEM_objects.csv, and objects.csv of them all.
     probabilities : bool
-        Also write the probabilities, float32 (classes, rows, columns).
+        Also write STEM_probabilities.tif, float32 (classes, rows, columns).
+    extras : Extras, optional
+        What else to write.
     tile : int, optional
         Rows and columns a tile may have at most.
     overwrite : bool
@@ -71,11 +123,16 @@ def predict_folder(
     ------
     FileError
         If there is no image, two would have the same result, or a result exists already; nothing is computed then.
+    InputError
+        If outlines of objects are asked of a model that finds none, or ROIs without the package roifile.
     """
+    extras = extras or Extras()
     files, folder = _files(Path(images)), Path(out)
     check_tile(model.contract.network, tile)
+    endings = _endings(model, extras, probabilities=probabilities)
     check_writable(folder)
-    _check_results_free(files, folder, probabilities=probabilities, overwrite=overwrite)
+    table = folder / ALL_OBJECTS if OBJECTS in endings else None
+    _check_results_free(files, folder, endings, table, overwrite=overwrite)
     written: dict[Path, None] = {}
     objects: dict[str, int] = {}
     failed: dict[Path, str] = {}
@@ -84,7 +141,7 @@ def predict_folder(
             on_image(number, len(files), file.name)
         try:
             pictures = read_images(file)
-            paths = [p for one in pictures for p in _result_paths(folder, one.name, probabilities=probabilities)]
+            paths = [path for one in pictures for path in _result_paths(folder, one.name, endings)]
             _check_not_written(paths, file, written)
             if len(pictures) > 1:  # how many there are, and so their names, is known only now
                 _check_free(paths, files, overwrite=overwrite)
@@ -101,15 +158,65 @@ def predict_folder(
                 break
             labels = predict_labels(model.contract, result)
             folder.mkdir(parents=True, exist_ok=True)
-            path = _result_paths(folder, picture.name, probabilities=False)[0]
-            write_labels(path, labels, pixel_size=picture.pixel_size, overwrite=overwrite)
-            written[path] = None
-            if model.contract.task.kind == "instances":
+            pixels = np.moveaxis(channels_first(picture.pixels, model.contract.network.in_channels), 0, -1)
+            _write_results(folder, picture, pixels, labels, result, endings, extras.paint, overwrite=overwrite)
+            written[folder / f"{picture.name}{LABELS}"] = None
+            if table is not None:
                 objects[picture.name] = int(labels.max())
-            if probabilities:
-                beside = _result_paths(folder, picture.name, probabilities=True)[1]
-                write_probabilities(beside, result, pixel_size=picture.pixel_size, overwrite=overwrite)
-    return FolderResult(tuple(written), objects, failed)
+    if table is not None and objects:
+        tables = [(name, folder / f"{name}{OBJECTS}") for name in objects]
+        join_tables(table, tables, first_column="image", overwrite=overwrite)
+    return FolderResult(tuple(written), objects, table if objects else None, failed)
+
+
+def _endings(model: Model, extras: Extras, *, probabilities: bool) -> tuple[str, ...]:
+    """Return the ends of the names of all files that an image leaves."""
+    kind = model.contract.task.kind
+    if kind != "instances" and (extras.rois or extras.geojson):
+        raise InputError(
+            f"ROIs and GeoJSON are outlines of single objects, and this model was trained on {kind} labels: train it "
+            "with --task instances"
+        )
+    if extras.rois:
+        check_roifile()
+    chosen = {
+        LABELS: True,
+        PROBABILITIES: probabilities,
+        OBJECTS: kind == "instances",
+        ROIS: extras.rois,
+        GEOJSON: extras.geojson,
+        OUTLINES: extras.paint is not None,
+    }
+    return tuple(ending for ending, wanted in chosen.items() if wanted)
+
+
+def _write_results(
+    folder: Path,
+    picture: Picture,
+    pixels: NDArray[Any],
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.float32],
+    endings: tuple[str, ...],
+    paint: Paint | None,
+    *,
+    overwrite: bool,
+) -> None:
+    size = picture.pixel_size
+    paths = dict(zip(endings, _result_paths(folder, picture.name, endings), strict=True))
+    write_labels(paths[LABELS], labels, pixel_size=size, overwrite=overwrite)
+    if PROBABILITIES in paths:
+        write_probabilities(paths[PROBABILITIES], probabilities, pixel_size=size, overwrite=overwrite)
+    measured = {}
+    if OBJECTS in paths:
+        measured = measure_objects(labels, pixels, pixel_size=size).columns()
+        write_table(paths[OBJECTS], measured, overwrite=overwrite)
+    outlines = trace_outlines(labels) if ROIS in paths or GEOJSON in paths else []
+    if ROIS in paths:
+        write_rois(paths[ROIS], outlines, overwrite=overwrite)
+    if GEOJSON in paths:
+        write_geojson(paths[GEOJSON], outlines, measurements=measured, overwrite=overwrite)
+    if paint is not None:
+        write_picture(paths[OUTLINES], paint(pixels, labels), overwrite=overwrite)
 
 
 def _files(images: Path) -> list[Path]:
@@ -121,17 +228,20 @@ def _files(images: Path) -> list[Path]:
     return files
 
 
-def _result_paths(folder: Path, name: str, *, probabilities: bool) -> list[Path]:
-    endings = ("", PROBABILITIES) if probabilities else ("",)
-    return [folder / f"{name}{ending}.tif" for ending in endings]
+def _result_paths(folder: Path, name: str, endings: tuple[str, ...]) -> list[Path]:
+    return [folder / f"{name}{ending}" for ending in endings]
 
 
-def _check_results_free(files: list[Path], folder: Path, *, probabilities: bool, overwrite: bool) -> None:
+def _check_results_free(
+    files: list[Path], folder: Path, endings: tuple[str, ...], table: Path | None, *, overwrite: bool
+) -> None:
     """Refuse before anything is computed what could not be written afterwards."""
     owners: dict[str, Path] = {}
-    paths: list[Path] = []
+    paths: list[Path] = [] if table is None else [table]
     for file in files:
-        for path in _result_paths(folder, file_stem(file), probabilities=probabilities):
+        for path in _result_paths(folder, file_stem(file), endings):
+            if table is not None and path.name.casefold() == table.name.casefold():
+                raise FileError(f"{file.name} and the table of all objects would both become {path.name}: rename it")
             other = owners.setdefault(path.name.casefold(), file)
             if other != file:
                 raise FileError(f"{other.name} and {file.name} would both become {path.name}: rename one")
