@@ -78,7 +78,7 @@ def test_train_predict_evaluate(data, recipe, tmp_path):
     said = run("train", data, "--out", out, "--recipe", recipe, "--steps", 30, "--device", "cpu", "--seed", 1)
     assert "3 images to train on, 1 held out; 1 channel; labels: foreground and background (binary)" in said
     assert "U-Net of width 4, depth 2; 2 × 64×64 a step; 30 steps" in said
-    assert "after step 12, on held-out images: IoU 0." in said
+    assert "after step 8, on held-out images: IoU 0." in said
     assert "Trained 30 steps in" in said
     assert "On held-out images: IoU 0." in said
     assert f"ubend predict '{out}' IMAGES --out RESULTS" in said
@@ -101,6 +101,35 @@ def test_train_predict_evaluate(data, recipe, tmp_path):
     assert scores["kind"] == "binary"
     assert [row["name"] for row in scores["rows"]] == [f"disc_{number}" for number in range(4)]
     assert 0.3 < scores["overall"]["IoU"] <= 1
+
+
+def test_rules_for_objects_are_told_and_can_be_others(data, instance_model, tmp_path):
+    instance_model.save(tmp_path / "cells.safetensors")
+    rules = instance_model.contract.objects
+    said = run("describe", tmp_path / "cells.safetensors")
+    assert f"above a probability of {rules.threshold:g}; " in said
+    assert f"at least {rules.smallest} pixels" in said
+    image = data / "images" / "disc_0.tif"
+    said = run("predict", tmp_path / "cells.safetensors", image, "--out", tmp_path / "one")
+    assert "as asked for" not in said
+    assert "1 objects" in said
+    wanted = ("--threshold", 0.9, "--smallest", 9999, "--keep-holes", "--gap", 0, "--clear-border", "--split", 2)
+    said = run("predict", tmp_path / "cells.safetensors", image, "--out", tmp_path / "none", *wanted)
+    assert (
+        "Objects, as asked for: above a probability of 0.9; parted at waists 2 px deep; at least 9999 pixels; "
+        "holes left; gaps left; without those at the border of the image"
+    ) in said
+    assert "0 objects" in said
+
+
+def test_rules_for_objects_that_cannot_be(data, trained, instance_model, tmp_path, failing):
+    instance_model.save(tmp_path / "cells.safetensors")
+    images, out = data / "images", tmp_path / "out"
+    said = failing("predict", tmp_path / "cells.safetensors", images, "--out", out, "--threshold", 1.5)
+    assert "threshold is 1.5; allowed is a probability from 0 to below 1" in said
+    said = failing("predict", trained, images, "--out", out, "--fill-holes", "--split", 1)
+    assert "--split, --fill-holes shape single objects, and this model was trained on binary labels" in said
+    assert not out.exists()
 
 
 def test_by_the_clock_and_few_images(data, recipe, tmp_path):

@@ -252,13 +252,26 @@ def test_objects_are_measured(tmp_path, out, finding_two, discs):
 def test_the_pages_of_a_stack_share_a_table(tmp_path, out, finding_two, discs):
     tifffile.imwrite(tmp_path / "film.tif", np.stack(discs[0][:2]), photometric="minisblack")
     predict_folder(finding_two, tmp_path / "film.tif", out)
-    assert [row["image"] for row in table(out / "objects.csv")] == ["film_0000", "film_0000", "film_0001", "film_0001"]
+    assert [row["image"] for row in table(out / "film_objects.csv")] == [
+        "film_0000",
+        "film_0000",
+        "film_0001",
+        "film_0001",
+    ]
+
+
+def test_images_may_be_segmented_one_by_one_into_one_folder(images, out, finding_two):
+    for path in sorted(images.iterdir()):
+        result = predict_folder(finding_two, path, out)
+        assert result.table == out / f"{path.stem}_objects.csv"
+        assert len(table(result.table)) == 2
+    assert not (out / "objects.csv").exists()
 
 
 def test_a_gray_image_in_three_channels_is_measured_in_one(tmp_path, out, finding_two, discs):
     tifffile.imwrite(tmp_path / "rgb.tif", np.stack([discs[0][0]] * 3, axis=-1), photometric="rgb")
     predict_folder(finding_two, tmp_path / "rgb.tif", out)
-    assert [name for name in table(out / "objects.csv")[0] if name.startswith("mean")] == ["mean_intensity_1"]
+    assert [name for name in table(out / "rgb_objects.csv")[0] if name.startswith("mean")] == ["mean_intensity_1"]
 
 
 def test_other_models_measure_nothing(images, out, model):
@@ -333,7 +346,7 @@ def test_more_objects_than_16_bits_count(tmp_path, out, instance_model, monkeypa
     [picture] = read_labels(out / "many.tif")
     assert picture.pixels.dtype == np.uint32
     assert (picture.pixels == labels).all()
-    rows = table(out / "objects.csv")
+    rows = table(out / "many_objects.csv")
     assert (len(rows), rows[-1]["id"]) == (70_225, "70225")
     (tmp_path / "truth").mkdir()
     write_labels(tmp_path / "truth" / "many.tif", labels)

@@ -1,5 +1,7 @@
 """Which result belongs to which truth, and what is not scored by mistake."""
 
+import json
+
 import numpy as np
 import pytest
 import tifffile
@@ -44,6 +46,21 @@ def test_what_predict_writes_beside_is_no_result(truth, results):
     assert matched.names == ("a", "b")
     assert matched.notes == ()
     assert matched.probabilities() == (None, "Only 1 of 2 results have probabilities, so none were used.")
+
+
+def test_the_truth_may_be_outlines(tmp_path, results):
+    write(tmp_path / "drawn" / "images", "a", "b", pixels=CELLS * 90)
+    (tmp_path / "drawn" / "masks").mkdir()
+    square = [[[[0, 0], [3, 0], [3, 3], [0, 3], [0, 0]]], [[[4, 0], [7, 0], [7, 3], [4, 3], [4, 0]]]]
+    features = [{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": rings}} for rings in square]
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    for stem in "ab":
+        (tmp_path / "drawn" / "masks" / f"{stem}.geojson").write_text(text)
+    matched = read_matched(results, tmp_path / "drawn")
+    assert matched.names == ("a", "b")
+    for truth in matched.truths:
+        np.testing.assert_array_equal(truth > 0, CELLS > 0)
+        assert len(np.unique(truth)) == 3
 
 
 def test_an_image_may_be_called_outlines(tmp_path):

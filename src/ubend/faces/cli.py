@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,8 @@ TaskKind = Annotated[
     str | None, typer.Option("--task", help="binary, classes or instances, if the labels are not what they look like.")
 ]
 Ignore = Annotated[int | None, typer.Option(help="The label of pixels that are not labelled.")]
+
+OTHER_RULES = "Single objects, other than training chose"
 
 DEMO_SCENES = {
     "cells": "touching cells in phase contrast",
@@ -173,6 +176,31 @@ def predict(
     outlines: Annotated[
         bool, typer.Option("--outlines", help="… as lines on the image, for looking: STEM_outlines.png.")
     ] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="Objects: foreground is above this probability.", rich_help_panel=OTHER_RULES)
+    ] = None,
+    split: Annotated[
+        float | None,
+        typer.Option(
+            help="Part objects at waists so deep: px, or share of a learned distance.", rich_help_panel=OTHER_RULES
+        ),
+    ] = None,
+    smallest: Annotated[
+        int | None, typer.Option(help="Drop objects of fewer pixels.", rich_help_panel=OTHER_RULES)
+    ] = None,
+    fill_holes: Annotated[
+        bool | None, typer.Option("--fill-holes/--keep-holes", help="In objects.", rich_help_panel=OTHER_RULES)
+    ] = None,
+    gap: Annotated[
+        int | None,
+        typer.Option(help="Close gaps of twice so many pixels between objects.", rich_help_panel=OTHER_RULES),
+    ] = None,
+    clear_border: Annotated[
+        bool | None,
+        typer.Option(
+            "--clear-border/--keep-border", help="Leave out objects cut by the border.", rich_help_panel=OTHER_RULES
+        ),
+    ] = None,
     tile: Annotated[int | None, typer.Option(help="Rows and columns a tile may have at most.")] = None,
     device: Device = None,
     overwrite: Overwrite = False,
@@ -183,6 +211,11 @@ def predict(
     from ubend.run.model import load
 
     loaded = load(model, device=device)
+    asked = {
+        "threshold": threshold, "split": split, "smallest": smallest, "fill_holes": fill_holes, "gap": gap,
+        "clear_border": clear_border,
+    }  # fmt: skip
+    loaded.contract = _with_rules(loaded.contract, {name: value for name, value in asked.items() if value is not None})
     extras = Extras(rois=rois, geojson=geojson, paint=outlined if outlines else None)
     failed = _predict(loaded, images, out, probabilities=probabilities, extras=extras, tile=tile, overwrite=overwrite)
     if loaded.contract.task.kind == "instances":
@@ -336,7 +369,21 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
     console.print(f"Wrote {_count(len(result.written), 'label image')} into {escape(str(out))}{objects}.")
     if result.table is not None:
         console.print(f"Measured the objects: {escape(str(result.table))}, and for each image STEM_objects.csv.")
+    elif result.objects:
+        console.print("Measured the objects: STEM_objects.csv.")
     return bool(result.failed)
+
+
+def _with_rules(contract: "Contract", asked: dict[str, Any]) -> "Contract":
+    """Replace rules for objects by those asked for, and say so."""
+    if not asked:
+        return contract
+    if contract.task.kind != "instances":
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise InputError(f"{options} shape single objects, and this model was trained on {contract.task.kind} labels")
+    changed = replace(contract, objects=replace(contract.objects, **asked))
+    console.print(f"Objects, as asked for: {_rules_in_words(changed)}")
+    return changed
 
 
 def _print_scores(evaluation: "Evaluation", *, every: bool = False) -> None:
@@ -431,7 +478,8 @@ def _rules_in_words(contract: "Contract") -> str:
     gap = f"gaps of {2 * rules.gap} px closed" if rules.gap else "gaps left"
     holes = "holes filled" if rules.fill_holes else "holes left"
     least = _count(rules.smallest, "pixel")
-    return f"above a probability of {rules.threshold:g}; {parted}; at least {least}; {holes}; {gap}"
+    border = "; without those at the border of the image" if rules.clear_border else ""
+    return f"above a probability of {rules.threshold:g}; {parted}; at least {least}; {holes}; {gap}{border}"
 
 
 def _in_one_line(scores: dict[str, float], most: int = 8) -> str:

@@ -69,7 +69,7 @@ class FolderResult:
     objects : dict of str to int
         For instances: objects found, by image.
     table : Path or None
-        For instances: the table of all objects.
+        For instances: the table of all objects; of a file of one image the only one.
     failed : dict of Path to str
         Files that could not be segmented, and why.
     """
@@ -131,7 +131,7 @@ def predict_folder(
     check_tile(model.contract.network, tile)
     endings = _endings(model, extras, probabilities=probabilities)
     check_writable(folder)
-    table = folder / ALL_OBJECTS if OBJECTS in endings else None
+    table = _table_of_all(Path(images), folder) if OBJECTS in endings else None
     _check_results_free(files, folder, endings, table, overwrite=overwrite)
     written: dict[Path, None] = {}
     objects: dict[str, int] = {}
@@ -165,8 +165,14 @@ def predict_folder(
                 objects[picture.name] = int(labels.max())
     if table is not None and objects:
         tables = [(name, folder / f"{name}{OBJECTS}") for name in objects]
-        join_tables(table, tables, first_column="image", overwrite=overwrite)
+        if table not in (path for _, path in tables):  # a file of one image has that one table
+            join_tables(table, tables, first_column="image", overwrite=overwrite)
     return FolderResult(tuple(written), objects, table if objects else None, failed)
+
+
+def _table_of_all(images: Path, folder: Path) -> Path:
+    """Name the table of all objects: of a file, which may be one of many that are segmented one by one, after it."""
+    return folder / (f"{file_stem(images)}{OBJECTS}" if images.is_file() else ALL_OBJECTS)
 
 
 def _endings(model: Model, extras: Extras, *, probabilities: bool) -> tuple[str, ...]:
@@ -240,8 +246,6 @@ def _check_results_free(
     paths: list[Path] = [] if table is None else [table]
     for file in files:
         for path in _result_paths(folder, file_stem(file), endings):
-            if table is not None and path.name.casefold() == table.name.casefold():
-                raise FileError(f"{file.name} and the table of all objects would both become {path.name}: rename it")
             other = owners.setdefault(path.name.casefold(), file)
             if other != file:
                 raise FileError(f"{other.name} and {file.name} would both become {path.name}: rename one")

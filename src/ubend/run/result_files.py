@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ubend.data.annotated import LABEL_FOLDERS, find_pairs
+from ubend.data.annotated import LABEL_FOLDERS, Pair, find_pairs, read_pairs
 from ubend.data.formats import existing_folder, file_stem, image_files, read_labels, read_probabilities
+from ubend.data.rois import OUTLINE_SUFFIXES
 from ubend.errors import FileError
 
 __all__ = ["Matched", "read_matched"]
@@ -147,8 +148,11 @@ def _two_files(results: Path, truth: Path) -> Matched:
 
 def _read_truth(folder: Path) -> list[_LabelImage]:
     """Read the labels of an annotated folder, or all images of a folder of label images only."""
+    drawn: list[Pair] = []
     try:
-        files = [(pair.labels, pair.name, pair.images) for pair in find_pairs(folder)]
+        pairs = find_pairs(folder)
+        drawn = [pair for pair in pairs if pair.labels.suffix.lower() in OUTLINE_SUFFIXES]
+        files = [(pair.labels, pair.name, pair.images) for pair in pairs if pair not in drawn]
     except FileError:
         # With a folder of labels inside, these are images, and what is wrong with the folder is what was just said.
         has_labels_inside = any(child.name.lower() in LABEL_FOLDERS for child in _folders(folder))
@@ -158,8 +162,17 @@ def _read_truth(folder: Path) -> list[_LabelImage]:
         if not files:
             raise FileError(_no_label_images(folder, "the truth")) from None
     images = [image for path, name, shown in files for image in _read(path, name, shown)]
+    images += [image for pair in drawn for image in _read_drawn(pair)]
     _check_unique([image.names[0] for image in images], folder)
     return images
+
+
+def _read_drawn(pair: Pair) -> list[_LabelImage]:
+    """Read outlines, which become label images of the size of their image."""
+    return [
+        _LabelImage((one.name, _bare(one.name)), pair.labels, one.name, one.labels, pair.images)
+        for one in read_pairs([pair])
+    ]
 
 
 def _read_results(folder: Path) -> dict[str, _LabelImage]:
