@@ -3,10 +3,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from ubend.errors import InputError
+from ubend.method import objects
 from ubend.method.objects import ObjectRules, foreground_to_objects
+from ubend.method.relative_distance import relative_distance
 from ubend.method.touching import separate_touching
+from ubend.scores.cells import match
 
 NUCLEI = Path(__file__).parents[2] / ".." / "shared" / "data" / "dsb2018" / "masks"
 
@@ -138,3 +144,113 @@ def test_a_disc_is_not_parted():
 def test_split_out_of_range():
     with pytest.raises(InputError, match="split is -1; allowed is a number from 0 on"):
         ObjectRules(split=-1)
+
+
+# a learned distance
+
+
+def test_a_learned_distance_parts_what_has_no_waist():
+    rows, columns = np.indices((20, 40))
+    bar = (abs(rows - 10) <= 4) & (columns >= 2) & (columns < 38)  # two cells side by side, nothing to see between
+    labels = np.where(bar, np.where(columns < 20, 1, 2), 0)
+    assert foreground_to_objects(bar, ObjectRules(gap=0, split=0.75)).max() == 1
+    parted = foreground_to_objects(bar, ObjectRules(gap=0, split=0.1), distance=relative_distance(labels))
+    np.testing.assert_array_equal(parted, labels)
+
+
+@pytest.mark.parametrize(("split", "expected"), [(0.0, 1), (0.25, 2), (0.35, 1)])
+def test_objects_are_parted_where_the_distance_falls_far_enough(split, expected):
+    distance = np.array([[0.2, 0.9, 0.6, 0.95, 0.3]])  # the lower top stands 0.3 above the saddle
+    found = foreground_to_objects(np.ones((1, 5)), ObjectRules(gap=0, split=split), distance=distance)
+    assert found.max() == expected
+    assert found.all()
+
+
+def test_of_three_tops_the_shallow_one_joins_the_neighbour_over_the_higher_pass():
+    distance = np.array([[1.0, 0.2, 0.35, 0.3, 0.9]])
+    found = foreground_to_objects(np.ones((1, 5)), ObjectRules(gap=0, split=0.1), distance=distance)
+    assert found.tolist()[0][2:] == [2, 2, 2]
+    assert found[0, 0] == 1
+
+
+def test_cells_of_a_real_image_come_back_through_their_distances():
+    if not NUCLEI.is_dir():
+        pytest.skip("the 2018 Data Science Bowl nuclei are not beside the repository")
+    cells = found = 0
+    for file in sorted(NUCLEI.glob("*.tif"))[5:200:20]:
+        labels = tifffile.imread(file)
+        back = foreground_to_objects(
+            labels > 0, ObjectRules(gap=0, split=0.1), distance=relative_distance(labels.astype(np.int32))
+        )
+        cells += len(np.unique(labels)) - 1
+        found += match(labels.astype(np.int32), back, 0.9).tp
+    assert found > 0.95 * cells
+
+
+def test_a_distance_of_another_size_is_refused():
+    with pytest.raises(InputError, match=r"distance has the shape \(2, 3\), foreground_probability \(3, 2\)"):
+        foreground_to_objects(np.zeros((3, 2)), distance=np.zeros((2, 3)))
+
+
+# holes and the border
+
+
+def test_holes_of_one_object_are_filled_and_others_left():
+    mask = np.ones((9, 12), bool)
+    mask[[0, -1]] = mask[:, [0, -1]] = False
+    mask[3:6, 3:5] = False  # a hole in the middle of the object
+    mask[4, 9:] = False  # a bay
+    filled = foreground_to_objects(mask, ObjectRules(gap=0, fill_holes=True))
+    assert (filled[3:6, 3:5] == 1).all()
+    assert (filled[4, 9:] == 0).all()
+    assert not foreground_to_objects(mask, ObjectRules(gap=0))[3:6, 3:5].any()
+
+
+def test_background_between_two_objects_is_no_hole():
+    """A ring of two halves, which a watershed has parted."""
+    distance = np.array([[0.9, 0.9, 0.1, 0.9, 0.9]] * 5)
+    mask = np.ones((5, 5), bool)
+    mask[2, 2] = False
+    found = foreground_to_objects(mask, ObjectRules(gap=0, split=0.5, fill_holes=True), distance=distance)
+    assert found.max() == 2
+    assert found[2, 2] == 0
+
+
+def test_a_hole_at_the_border_of_the_image_is_open():
+    mask = np.array([[1, 0, 1], [1, 1, 1]], bool)
+    assert foreground_to_objects(mask, ObjectRules(gap=0, fill_holes=True))[0, 1] == 0
+
+
+def test_objects_at_the_border_can_be_left_out():
+    mask = np.zeros((9, 9), bool)
+    mask[0, 2] = mask[4:6, 4:6] = mask[7, 8] = True
+    found = foreground_to_objects(mask, ObjectRules(gap=0, clear_border=True))
+    assert found.max() == 1
+    assert (found > 0).sum() == 4
+    assert (found[4:6, 4:6] == 1).all()
+
+
+# blocks change nothing
+
+
+@given(seed=st.integers(0, 2**32 - 1), block=st.integers(3, 40), learned=st.booleans())
+def test_blocks_change_nothing(seed, block, learned):
+    rng = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(rng.random((37, 50)), 1.5)
+    probability = (smooth - smooth.min()) / np.ptp(smooth)
+    distance = ndimage.gaussian_filter(rng.random((37, 50)), 1) if learned else None
+    rules = ObjectRules(split=0.02 if learned else 0.75, smallest=4, fill_holes=True)
+    whole = foreground_to_objects(probability, rules, distance=distance)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "_BLOCK", block)
+        np.testing.assert_array_equal(foreground_to_objects(probability, rules, distance=distance), whole)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_numbers_are_contiguous_and_follow_the_scan(seed):
+    mask = np.random.default_rng(seed).random((15, 17)) > 0.5
+    found = foreground_to_objects(mask, ObjectRules(gap=0, split=0.75))
+    present, first = np.unique(found[found > 0], return_index=True)
+    np.testing.assert_array_equal(present, np.arange(1, found.max() + 1))
+    assert (np.diff(first) > 0).all()
+    np.testing.assert_array_equal(found > 0, mask)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.measure import label as connected_pieces
 from skimage.segmentation import watershed
 
 from ubend.errors import InputError
@@ -136,6 +137,9 @@ def foreground_to_objects(
     labels, objects = ndimage.label(foreground_probability > rules.threshold)
     if rules.split > 0 and objects > 0:
         labels, objects = _part(labels, objects, distance, rules.split)
+        labels = _numbered_in_scan_order(labels, objects).astype(
+            np.int32
+        )  # of equally near objects the first gets a gap
     if rules.smallest > 1:
         labels, objects = _keep(labels, _areas(labels, objects) >= rules.smallest)
     if rules.gap > 0 and objects > 1:
@@ -180,7 +184,7 @@ def _depth(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 def _part_components(components: _Labels, height: NDArray[np.float64], split: float) -> tuple[_Labels, int]:
     """Number the parts 1, 2, … of those components that fall apart; 0 elsewhere."""
-    tops, count = ndimage.label(_tops(components, height), structure=_EIGHT)
+    tops, count = connected_pieces(np.where(_tops(components, height), components, 0), connectivity=2, return_num=True)
     component_of = np.zeros(count + 1, dtype=np.int64)
     component_of[tops.ravel()] = components.ravel()
     component_of[0] = 0
