@@ -109,7 +109,9 @@ def test_refuses_what_is_no_probability(probability, message):
         foreground_to_objects(probability)
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": 1.0}, {"threshold": -0.1}, {"smallest": -1}, {"gap": 0.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"threshold": 1.0}, {"threshold": -0.1}, {"smallest": -1}, {"gap": 0.5}, {"fill_holes": 1}]
+)
 def test_refuses_a_parameter_out_of_range(wrong):
     with pytest.raises(InputError, match=f"{next(iter(wrong))} is"):
         ObjectRules(**wrong)
@@ -185,6 +187,11 @@ def test_cells_of_a_real_image_come_back_through_their_distances():
         cells += len(np.unique(labels)) - 1
         found += match(labels.astype(np.int32), back, 0.9).tp
     assert found > 0.95 * cells
+
+
+def test_a_distance_that_is_no_number_is_refused():
+    with pytest.raises(InputError, match="distance holds NaN"):
+        foreground_to_objects(np.ones((1, 2)), distance=np.array([[0.5, np.nan]]))
 
 
 def test_a_distance_of_another_size_is_refused():

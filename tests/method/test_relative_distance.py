@@ -13,7 +13,7 @@ def by_definition(labels):
     places = np.argwhere(np.ones(labels.shape, bool))
     distance = np.zeros(labels.shape)
     for place in places[labels.ravel() > 0]:
-        outside = places[labels.ravel() != labels[tuple(place)]]
+        outside = places[(labels.ravel() != labels[tuple(place)]) & (labels.ravel() >= 0)]
         away = np.hypot(*(outside - place).T).min() if len(outside) else 1.0
         distance[tuple(place)] = away
     for cell in np.unique(labels[labels > 0]):
@@ -45,6 +45,10 @@ def test_a_small_cell_and_a_large_one_both_reach_one():
 
 def test_beyond_the_border_of_the_image_nothing_is_outside():
     np.testing.assert_allclose(relative_distance(np.array([[4, 4, 4, 0]])), [[1, 2 / 3, 1 / 3, 0]])
+
+
+def test_where_nobody_labelled_there_is_no_border():
+    np.testing.assert_allclose(relative_distance(np.array([[0, 4, 4, -1, -1]])), [[0, 0.5, 1, 0, 0]])
 
 
 def test_one_cell_everywhere_has_no_border():

@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -55,8 +55,10 @@ def test_a_lost_key_is_damage(lost):
         {"normalisation": {"kind": "range"}},
         {"recipe": {"netwrk": {}}},
         {"recipe": [1]},
-        {"objects": {"threshold": 2}},
-        {"objects": {"treshold": 0.5}},
+        {"objects": {"threshold": 0.5}},
+        {"objects": {**asdict(ObjectRules()), "threshold": 2}},
+        {"objects": {**asdict(ObjectRules()), "fill_holes": "no"}},
+        {"objects": {**asdict(ObjectRules()), "treshold": 0.5}},
         {"colour": "red"},
     ],
 )

@@ -7,9 +7,10 @@ import torch
 from ubend.data.annotated import Annotated, Task
 from ubend.errors import TrainingError
 from ubend.method.network import NetworkConfig, UNet
+from ubend.method.objects import ObjectRules
 from ubend.run import validation
 from ubend.run.contract import Contract, Normalisation
-from ubend.run.validation import tune_objects, validate
+from ubend.run.validation import tune_objects, tuning_cost, validate
 
 INSTANCES = Task("instances", (), None)
 
@@ -69,3 +70,92 @@ def test_weights_without_bound_are_told(contract):
             parameter.fill_(1e30)
     with pytest.raises(TrainingError, match="returns no numbers any more: its weights have grown"):
         validate(net, held_out(joined=False), contract)
+
+
+def choice(contract, image, truth):
+    tuned = tune_objects(UNet(contract.network), [Annotated("one", image.astype(np.float32), truth, None)], contract)
+    return tuned.objects
+
+
+def squares(side=60):
+    """Two squares of 20 px, their probability 0.9, of the rest 0.1."""
+    truth = np.zeros((side, 2 * side), np.int32)
+    truth[10:30, 10:30], truth[10:30, 70:90] = 1, 2
+    return np.where(truth > 0, 0.9, 0.1), truth
+
+
+@pytest.mark.usefixtures("image_is_probability")
+def test_the_threshold_is_chosen(contract):
+    image, truth = squares()
+    image[5:35, 5:35] = np.where(truth[5:35, 5:35] > 0, 0.9, 0.65)  # a rim that is not of the object
+    assert choice(contract, image, truth).threshold == 0.7
+
+
+@pytest.mark.usefixtures("image_is_probability")
+def test_the_smallest_object_is_chosen(contract):
+    image, truth = squares()
+    image[50:53, 50:53] = 0.9  # a speck of 9 pixels
+    start = replace(contract, objects=ObjectRules(smallest=6))
+    assert choice(start, image, truth).smallest == 12
+    truth[50:53, 50:53] = 3
+    assert choice(replace(contract, objects=ObjectRules(smallest=12)), image, truth).smallest == 6
+
+
+@pytest.mark.usefixtures("image_is_probability")
+def test_whether_holes_are_filled_is_chosen(contract):
+    image, truth = squares()
+    image[16:24, 16:24] = 0.1
+    assert choice(contract, image, truth).fill_holes
+    assert not choice(contract, image, np.where(image > 0.5, truth, 0)).fill_holes
+
+
+@pytest.mark.usefixtures("image_is_probability")
+def test_whether_gaps_are_closed_is_chosen(contract):
+    truth = np.zeros((40, 40), np.int32)
+    truth[10:30, 10:19], truth[10:30, 21:30] = 1, 2  # two pixels of true background between them
+    image = np.where(truth > 0, 0.9, 0.1)
+    assert choice(contract, image, truth).gap == 0
+    truth[10:30, 19], truth[10:30, 20] = 1, 2
+    assert choice(contract, image, truth).gap == 1
+
+
+@pytest.mark.usefixtures("image_is_probability")
+def test_nothing_to_find_leaves_the_rules(contract):
+    assert choice(contract, np.full((40, 50), 0.1), np.zeros((40, 50), np.int32)) == contract.objects
+
+
+def test_a_learned_distance_is_parted_by_shares(contract, monkeypatch):
+    """One bar, two cells: only the distance tells them apart, and it falls by 0.25."""
+    truth = np.zeros((20, 40), np.int32)
+    truth[5:15, 2:20], truth[5:15, 20:38] = 1, 2
+    image = np.where(truth > 0, 0.9, 0.1).astype(np.float32)
+    distance = np.where(truth > 0, 0.5 + 0.25 * np.minimum(abs(np.arange(40) - 19.5) / 9, 1), 0)
+    maps = np.stack([1 - image, image, distance]).astype(np.float32)
+    monkeypatch.setattr(validation, "predict_probabilities", lambda *_args, **_choices: maps)
+    learns = replace(contract, network=replace(contract.network, classes=3), objects=ObjectRules(split=0.3))
+    assert choice(learns, image, truth).split == 0.1
+
+
+@pytest.mark.usefixtures("image_is_probability")
+def test_rules_are_chosen_on_maps_as_prediction_averages_them(contract, monkeypatch):
+    seen = []
+
+    def probabilities(_network, _contract, image, *, views):
+        seen.append(views)
+        return np.stack([1 - image, image])
+
+    monkeypatch.setattr(validation, "predict_probabilities", probabilities)
+    averaged = replace(contract, views="dihedral")
+    tune_objects(UNet(contract.network), held_out(joined=True), averaged)
+    validate(UNet(contract.network), held_out(joined=True), averaged)
+    assert seen == ["dihedral"] * 2 + ["one"] * 2
+
+
+def test_what_the_choice_costs(contract, monkeypatch):
+    images = held_out(joined=True)
+    assert tuning_cost([], contract) == 0
+    assert tuning_cost(images, replace(contract, task=Task("binary", (0, 1), None))) == 0
+    all_of_them = tuning_cost(images, contract)
+    assert all_of_them > 10
+    monkeypatch.setattr(validation, "MOST_TUNED_ON", images[0].labels.size)
+    assert tuning_cost(images, contract) == all_of_them / 2

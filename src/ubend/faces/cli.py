@@ -153,7 +153,8 @@ def train(
         chosen = "as chosen on the held-out images" if model.contract.quality else "by default"
         console.print(f"Objects, {chosen}: {_rules_in_words(model.contract)}")
     if model.contract.quality:
-        console.print("On held-out images: " + _in_one_line(model.contract.quality))
+        before = ", before that choice" if model.contract.task.kind == "instances" else ""
+        console.print(f"On held-out images{before}: {_in_one_line(model.contract.quality)}")
     else:
         why = (
             "the recipe holds none out"

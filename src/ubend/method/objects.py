@@ -83,6 +83,9 @@ class ObjectRules:
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
                 raise InputError(f"{name} is {value!r}; allowed is a whole number of pixels from 0 on.")
+        for name in ("fill_holes", "clear_border"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is {getattr(self, name)!r}; allowed is True or False.")
 
 
 def foreground_to_objects(
@@ -355,6 +358,8 @@ def _check(foreground_probability: NDArray[Any], distance: NDArray[Any] | None) 
         )
     if np.isnan(foreground_probability.min()):
         raise InputError("foreground_probability holds NaN; a network whose training came to nonsense gives that.")
+    if distance is not None and np.isnan(np.min(distance)):
+        raise InputError("distance holds NaN; a network whose training came to nonsense gives that.")
     if distance is not None and distance.shape != foreground_probability.shape:
         raise InputError(
             f"distance has the shape {distance.shape}, foreground_probability {foreground_probability.shape}: "

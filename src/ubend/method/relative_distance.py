@@ -22,12 +22,13 @@ def relative_distance(labels: NDArray[Any]) -> NDArray[np.float32]:
     Parameters
     ----------
     labels : ndarray of int, shape (rows, columns)
-        Cells by number; 0 (background) and negative values (unlabelled) are outside.
+        Cells by number, 0 background, negative unlabelled.
 
     Returns
     -------
     ndarray of float32, shape (rows, columns)
-        0 outside of the cells, above 0 to 1 inside. Beyond the border of the image nothing is outside.
+        0 outside of the cells, above 0 to 1 inside. Where nobody labelled, and beyond the border of the image, no
+        border is known: only background and other cells are outside.
 
     Raises
     ------
@@ -48,13 +49,12 @@ def relative_distance(labels: NDArray[Any]) -> NDArray[np.float32]:
             0.33333334, 0.6666667 , 1.        ]], dtype=float32)
     """
     check_labels(labels)
-    inside = labels > 0
+    inside, background = labels > 0, labels == 0
     if not inside.any():
         return np.zeros(labels.shape, dtype=np.float32)
     to_other_cell = two_nearest_cells(labels)[1]
-    outside = ~inside
-    to_outside = ndimage.distance_transform_edt(inside) if outside.any() else np.float64(np.inf)
-    distance = np.where(inside, np.minimum(to_outside, to_other_cell), 0)
+    to_background = ndimage.distance_transform_edt(~background) if background.any() else np.float64(np.inf)
+    distance = np.where(inside, np.minimum(to_background, to_other_cell), 0)
     distance[np.isinf(distance)] = 1  # one cell that fills the image has no border
     numbers, of_pixel = np.unique(labels, return_inverse=True)
     deepest = ndimage.maximum(distance, of_pixel.reshape(labels.shape), np.arange(numbers.size))

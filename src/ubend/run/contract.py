@@ -121,12 +121,20 @@ class Contract:
                 "network": NetworkConfig(**values["network"]),
                 "task": Task(**{**task, "values": tuple(task["values"])}),
                 "normalisation": Normalisation(**values["normalisation"]),
-                "objects": ObjectRules(**values["objects"]),
+                "objects": _all_rules(values["objects"]),
                 "recipe": recipe_from_dict(values["recipe"]),
             }
             return cls(**{**values, **parts})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelFileError(f"the model's contract is damaged: {error}") from None
+
+
+def _all_rules(values: dict[str, Any]) -> ObjectRules:
+    """Build the rules for objects; one that is missing is damage, not a default."""
+    missing = {one.name for one in dataclasses.fields(ObjectRules)} - values.keys()
+    if missing:
+        raise KeyError(f"objects: {min(missing)}")
+    return ObjectRules(**values)
 
 
 def channels_first(image: NDArray[Any], channels: int) -> NDArray[Any]:

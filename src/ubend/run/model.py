@@ -1,5 +1,6 @@
 """A trained model: the network and its contract, in one versioned .safetensors file. No pickle."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,7 @@ def load(path: str | Path, *, device: str | None = None) -> Model:
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is no model file, or damaged: {error}") from None
     try:
-        values = json.loads(metadata["contract"])
-        contract = Contract.from_dict(_from_version_1(values) if metadata["format_version"] == "1" else values)
+        contract = Contract.from_dict(_contract_values(metadata))
         with torch.random.fork_rng(devices=[]):
             network = UNet(contract.network)
         network.load_state_dict(tensors)
@@ -133,17 +133,21 @@ def load(path: str | Path, *, device: str | None = None) -> Model:
     return Model(network.eval(), contract, device=device)
 
 
-def _from_version_1(contract: dict[str, Any]) -> dict[str, Any]:
+def _contract_values(metadata: dict[str, str]) -> Any:
+    """Read the contract as the present version has it."""
+    values = json.loads(metadata["contract"])
+    if metadata["format_version"] != "1" or not isinstance(values, dict):
+        return values
     old = {"gap": "gap", "smallest_object": "smallest", "threshold": "threshold", "split": "split"}
-    rest = {key: value for key, value in contract.items() if key not in old}
-    return {**rest, "objects": {new: contract[key] for key, new in old.items()}}
+    rules = dataclasses.asdict(ObjectRules()) | {new: values[key] for key, new in old.items()}
+    return {key: value for key, value in values.items() if key not in old} | {"objects": rules}
 
 
 def _check_version(path: Path, metadata: dict[str, str]) -> None:
     if metadata.get("format") != FORMAT:
         raise ModelFileError(f"{path} is a safetensors file but no model of ubend")
     version = metadata.get("format_version", "")
-    if not version.isdecimal():
+    if not version.isdecimal() or int(version) < 1:
         raise ModelFileError(f"{path} has no readable format version: {version!r}")
     if int(version) > FORMAT_VERSION:
         raise ModelFileError(

@@ -27,6 +27,8 @@ ROTATIONS = 7
 
 OnTile = Callable[[int, int], None]
 Views = Literal["one", "dihedral", "rotations"]
+VIEWS: dict[Views, int] = {"one": 1, "dihedral": 8, "rotations": ROTATIONS}
+"""How many of each there are."""
 
 
 def predict_probabilities(

@@ -43,7 +43,7 @@ from ubend.run.preparation import (
     prepare,
 )
 from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, load_recipe, to_toml
-from ubend.run.validation import tune_objects, validate
+from ubend.run.validation import tune_objects, tuning_cost, validate
 
 RECIPE, LOG = "recipe.toml", "log.csv"
 """What a run leaves beside its model."""
@@ -310,9 +310,7 @@ def fit(
                 if on_validation is not None:
                     on_validation(step, evaluation)
                 quality = dict(evaluation.overall)
-                clock.reserve(
-                    time.perf_counter() - began, left=len(pending), counts_objects=contract.task.kind == "instances"
-                )
+                clock.reserve(time.perf_counter() - began, left=len(pending), then=tuning_cost(held_out, contract))
                 if clock.too_slow(len(pending)):
                     pending = pending[-1:]
     _check_weights(net, step, rate)
@@ -442,7 +440,7 @@ class _Clock:
         self.steps = recipe.training.steps
         self.start = start
         self.loop_start = time.perf_counter()
-        self.last_validation = self.validating = 0.0
+        self.validation = self.last_validation = self.validating = 0.0
 
     def seconds(self) -> float:
         """Seconds since the start of the run."""
@@ -465,11 +463,12 @@ class _Clock:
             return (time.perf_counter() - self.loop_start) / step * (self.steps - step)
         return max(0.0, self.budget - self.seconds())
 
-    def reserve(self, seconds: float, *, left: int, counts_objects: bool) -> None:
-        """Remember what a validation takes, while there is another to come; choosing how to part objects takes more."""
+    def reserve(self, seconds: float, *, left: int, then: float) -> None:
+        """Remember what a validation takes, and what follows the last: `then` times as much."""
         self.validating += seconds
-        self.last_validation = seconds * (4 if counts_objects else 1) if left else 0.0
+        self.validation = seconds
+        self.last_validation = seconds * (1 + then) if left else 0.0
 
     def too_slow(self, left: int) -> bool:
         """Whether the validations before the last would take more than their share of a timed run."""
-        return self.budget > 0 and (left - 1) * self.last_validation > VALIDATION_SHARE * self.budget
+        return self.budget > 0 and (left - 1) * self.validation > VALIDATION_SHARE * self.budget

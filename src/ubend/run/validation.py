@@ -14,15 +14,15 @@ from ubend.method.network import UNet, for_prediction
 from ubend.method.objects import ObjectRules
 from ubend.run.contract import Contract
 from ubend.run.evaluation import Evaluation, evaluate_arrays
-from ubend.run.prediction import predict_labels, predict_probabilities
+from ubend.run.prediction import VIEWS, Views, predict_labels, predict_probabilities
 from ubend.scores import cells
 
 SPLITS = (0.0, 0.75, 1.5, 3.0)
 SPLITS_OF_DISTANCE = (0.1, 0.05, 0.2, 0.3, 0.0)
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
 """What is tried on the held-out images; of equals the first is taken."""
-MOST_TUNED_ON = 8
-"""Images on which `tune_objects` tries its choices at most."""
+MOST_TUNED_ON = 2**22
+"""Pixels of the held-out images beyond which `tune_objects` takes no more of them."""
 IOU_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """A choice is judged by the mean over these of the average precision: it tells more than one threshold does."""
 
@@ -45,8 +45,8 @@ def tune_objects(net: UNet, held_out: Sequence[Annotated], contract: Contract) -
     """
     if contract.task.kind != "instances" or not held_out:
         return contract
-    images = held_out[:MOST_TUNED_ON]
-    probabilities = _probabilities(net, images, contract)
+    images = _tuned_on(held_out)
+    probabilities = _probabilities(net, images, contract, views=contract.views)  # as they will be when it counts
     truths = [class_indices(image.labels, contract.task) for image in images]
 
     def score(rules: ObjectRules) -> float:
@@ -64,11 +64,26 @@ def tune_objects(net: UNet, held_out: Sequence[Annotated], contract: Contract) -
     return replace(contract, objects=best)
 
 
+def tuning_cost(held_out: Sequence[Annotated], contract: Contract) -> float:
+    """Tell how many times as long as `validate` the choice of `tune_objects` takes, at most."""
+    if contract.task.kind != "instances" or not held_out:
+        return 0.0
+    pixels, of = (sum(image.labels.size for image in images) for images in (_tuned_on(held_out), held_out))
+    return (
+        pixels / of * max(VIEWS[contract.views], sum(len(values) for _, values in _choices(contract.objects, SPLITS)))
+    )
+
+
+def _tuned_on(held_out: Sequence[Annotated]) -> Sequence[Annotated]:
+    pixels = np.cumsum([image.labels.size for image in held_out])
+    return held_out[: max(1, int(np.searchsorted(pixels, MOST_TUNED_ON, side="right")))]
+
+
 def _choices(rules: ObjectRules, splits: tuple[float, ...]) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     return (
         ("split", splits),
         ("threshold", THRESHOLDS),
-        ("smallest", (rules.smallest, rules.smallest // 2, 2 * rules.smallest)),
+        ("smallest", tuple(rules.smallest * k // 2 for k in (2, 1, 4, 8))),
         ("fill_holes", (True, False)),
         ("gap", (rules.gap, 0)),
     )
@@ -81,10 +96,12 @@ def _mean_precision(truths: Sequence[NDArray[Any]], results: Sequence[NDArray[An
     return float(np.nan_to_num(np.mean(precisions)))
 
 
-def _probabilities(net: UNet, images: Sequence[Annotated], contract: Contract) -> list[NDArray[np.float32]]:
+def _probabilities(
+    net: UNet, images: Sequence[Annotated], contract: Contract, *, views: Views = "one"
+) -> list[NDArray[np.float32]]:
     device = next(net.parameters()).device
     network = for_prediction(net).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    found = [predict_probabilities(network, contract, image.image, views="one") for image in images]
+    found = [predict_probabilities(network, contract, image.image, views=views) for image in images]
     if not all(np.isfinite(p).all() for p in found):
         raise TrainingError(
             "the network returns no numbers any more: its weights have grown without bound; "
