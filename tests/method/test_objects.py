@@ -261,3 +261,11 @@ def test_numbers_are_contiguous_and_follow_the_scan(seed):
     np.testing.assert_array_equal(present, np.arange(1, found.max() + 1))
     assert (np.diff(first) > 0).all()
     np.testing.assert_array_equal(found > 0, mask)
+
+
+def test_an_image_may_be_longer_than_distances_are_searched_for():
+    mask = np.ones((2, 40_000), bool)
+    mask[:, [9, 10, 35_000, 35_001]] = False
+    found = foreground_to_objects(mask)
+    assert found.max() == 3
+    assert (found[:, [9, 10, 35_000, 35_001]] == [1, 2, 2, 3]).all()

@@ -310,12 +310,12 @@ def _at_border(labels: _Labels, objects: int) -> NDArray[np.bool_]:
 
 def _give_gap_back(labels: _Labels, gap: int) -> None:
     across = _LONGEST_WAY_ACROSS * (2 * gap + 1)
-    before = labels.copy()
-    for band, inner in _bands(len(labels), margin=int(across) + 1):
-        d1, d2, nearest = two_nearest_cells(before[band], within=across, return_labels=True)
-        given = d1[inner] + d2[inner] <= across
-        start = band.start + inner.start
-        np.copyto(labels[start : start + len(given)], nearest[inner], where=given)
+    before, margin = labels.copy(), int(across) + 1
+    for rows, inner_rows in _bands(labels.shape[0], margin):
+        for columns, inner_columns in _bands(labels.shape[1], margin):
+            inner = inner_rows, inner_columns
+            d1, d2, nearest = two_nearest_cells(before[rows, columns], within=across, return_labels=True)
+            np.copyto(labels[rows, columns][inner], nearest[inner], where=d1[inner] + d2[inner] <= across)
 
 
 def _fill_holes(labels: _Labels) -> None:
