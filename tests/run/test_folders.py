@@ -245,6 +245,23 @@ def test_the_table_of_an_earlier_run_does_not_outlive_its_images(images, out, fi
     assert not (out / "objects.csv").exists()
 
 
+def test_pages_before_one_that_fails_stay_and_are_in_the_table(tmp_path, out, finding_two, discs, monkeypatch):
+    tifffile.imwrite(tmp_path / "film.tif", np.stack(discs[0][:3]), photometric="minisblack")
+    predict, calls = finding_two.predict, []
+
+    def failing_at_the_third(image, **choices):
+        calls.append(image)
+        if len(calls) == 3:
+            raise InputError("this page is odd")
+        return predict(image, **choices)
+
+    monkeypatch.setattr(finding_two, "predict", failing_at_the_third)
+    result = predict_folder(finding_two, tmp_path / "film.tif", out)
+    assert result.failed == {tmp_path / "film.tif": "this page is odd"}
+    assert [path.name for path in result.written] == ["film_0000.tif", "film_0001.tif"]
+    assert {row["image"] for row in table(out / "film_objects.csv")} == {"film_0000", "film_0001"}
+
+
 @pytest.mark.parametrize("where", ["replace", "write"])
 def test_a_full_disk_leaves_nothing_half_written(where, images, out, model, monkeypatch):
     def full(*_args, **_kwargs):
