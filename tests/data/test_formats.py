@@ -530,6 +530,47 @@ def test_places_where_no_file_can_be(tmp_path):
         formats.write_atomically(tmp_path, lambda part: part.touch(), overwrite=True)
 
 
+def write_a_and_b(folder, **choices):
+    with formats.written_together(folder, **choices) as parts:
+        for name in ("a.txt", "b.txt"):
+            formats.write_atomically(parts / name, lambda part: part.write_text("new"))
+
+
+def test_files_are_written_together(tmp_path):
+    (tmp_path / "b.txt").write_text("mine")
+    with pytest.raises(FileError, match=r"b\.txt exists already"):
+        write_a_and_b(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"b.txt": "mine"}
+    write_a_and_b(tmp_path, overwrite=True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "new", "b.txt": "new"}
+
+
+def test_an_error_among_files_written_together_says_their_place_to_be(tmp_path, monkeypatch):
+    def full(part, _text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(FileError, match="no space left on the disk") as caught:
+        write_a_and_b(tmp_path)
+    assert f"Cannot write {tmp_path / 'a.txt'}: " in str(caught.value)
+    assert formats.is_disk_full(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_written_together_of_which_one_cannot_be_moved(tmp_path, monkeypatch):
+    before = Path.replace
+
+    def not_b(part, target):
+        if target == tmp_path / "b.txt":
+            raise OSError(errno.EACCES, "Permission denied")
+        return before(part, target)
+
+    monkeypatch.setattr(Path, "replace", not_b)
+    with pytest.raises(FileError, match=r"Cannot write .*b\.txt: Permission denied"):
+        write_a_and_b(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_written_file_has_the_rights_of_any_other(tmp_path):
     (tmp_path / "plain.txt").touch()
     formats.write_labels(tmp_path / "l.tif", GRAY)

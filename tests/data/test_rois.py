@@ -64,13 +64,18 @@ def test_what_is_written_is_read_as_it_was(tmp_path, ending):
 def test_any_labels_are_read_as_they_were(tmp_path_factory, labels):
     _, inverse = np.unique(np.append(labels.ravel(), 0), return_inverse=True)
     numbered = inverse[:-1].reshape(labels.shape)  # 1, 2, … without gaps
-    if numbered.max() == 0:
-        return
     folder = tmp_path_factory.mktemp("labels")
     write_rois(folder / "a.zip", trace_outlines(numbered))
     write_geojson(folder / "a.geojson", trace_outlines(numbered))
     for name in ("a.zip", "a.geojson"):
         assert (painted(folder / name, labels.shape) == numbered).all()
+
+
+@pytest.mark.parametrize("ending", ["zip", "geojson"])
+def test_no_object_is_read_as_none(tmp_path, ending):
+    (write_rois if ending == "zip" else write_geojson)(tmp_path / f"a.{ending}", [])
+    assert read_drawn(tmp_path / f"a.{ending}") == []
+    assert (painted(tmp_path / f"a.{ending}") == 0).all()
 
 
 def test_simple_objects_are_traced_rois_and_others_composite(tmp_path):
@@ -227,7 +232,8 @@ def test_other_things_in_a_zip(tmp_path):
     assert (painted(tmp_path / "a.zip") == BOX).all()
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
         archive.writestr("notes.txt", b"junk")
-    assert (is_roi_zip(tmp_path / "a.zip"), is_roi_zip(tmp_path / "b.zip")) == (True, False)
+    write_rois(tmp_path / "none.zip", [])
+    assert [is_roi_zip(tmp_path / f"{name}.zip") for name in ("a", "b", "none")] == [True, False, True]
     with pytest.raises(FileError, match="holds no outline"):
         read_drawn(tmp_path / "b.zip")
 

@@ -161,6 +161,13 @@ def test_objects_for_other_tools(instance_model, data, tmp_path):
     assert {path.name for path in out.glob("disc_0*")} == written
 
 
+def test_the_table_of_one_image_is_told_once(instance_model, data, tmp_path):
+    instance_model.save(tmp_path / "cells.safetensors")
+    out = tmp_path / "results"
+    said = run("predict", tmp_path / "cells.safetensors", data / "images" / "disc_0.tif", "-o", out)
+    assert f"Measured the objects: {out / 'disc_0_objects.csv'}.\n" in said
+
+
 def test_an_ignored_label(data, recipe, tmp_path):
     truth = np.zeros((80, 96), np.uint8)
     truth[:, :20], truth[20:60, 30:60] = 9, 255
@@ -381,6 +388,16 @@ def test_version_help_and_usage():
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
         assert "Usage" in done.stderr
+
+
+def test_each_option_of_predict_is_explained_by_a_whole_sentence():
+    from typer.main import get_command
+
+    options = get_command(cli.app).commands["predict"].params
+    for option in options:
+        assert option.help is not None
+        assert option.help[0].isalpha(), option.name
+        assert len(option.help.split()) > 3, option.name
 
 
 def test_a_mistake_in_a_shell(tmp_path):

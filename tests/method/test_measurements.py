@@ -88,6 +88,13 @@ def test_labels_of_any_type(dtype):
     assert found.mean_intensity.tolist() == [[2], [7]]
 
 
+def test_large_numbers_are_told_apart():
+    """As float64, to which NumPy brings uint64 beside int64, the two are equal."""
+    found = measure_objects(np.array([[2**60 + 1, 2**60 + 1, 2**60]], np.uint64))
+    assert found.id.tolist() == [2**60, 2**60 + 1]
+    assert found.area.tolist() == [1, 2]
+
+
 def test_a_disc_far_from_the_origin_stays_round():
     """Second moments about the origin would leave no digit of the eccentricity."""
     rows, columns = np.ogrid[:41, :41]
@@ -104,6 +111,7 @@ def test_a_disc_far_from_the_origin_stays_round():
         ([[1]], None, None, "got list"),
         (LABELS, np.zeros((5, 5)), None, r"image has the shape \(5, 5\), the labels \(5, 6\)"),
         (LABELS, None, 0.0, "above 0; got 0.0"),
+        (np.array([[2**64 - 1]], np.uint64), None, None, "numbers up to 9223372036854775807; these labels hold 18446"),
     ],
 )
 def test_what_cannot_be_measured(labels, image, pixel_size, message):

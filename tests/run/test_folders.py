@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from ubend.data import rois
+from ubend.data.annotated import find_pairs, read_pairs
 from ubend.data.formats import read_images, read_labels, read_probabilities, write_labels
 from ubend.data.rois import labels_from_drawn, read_drawn
 from ubend.errors import FileError, InputError
@@ -185,6 +187,81 @@ def test_a_broken_file_does_not_stop_the_others(images, out, model):
     assert "the image has 3 channels, the model takes 1" in reasons["rgb.tif"]
 
 
+def test_an_image_too_large_for_rois_does_not_stop_the_others(tmp_path, out, instance_model, discs, monkeypatch):
+    monkeypatch.setattr(rois, "_LARGEST_COORDINATE", 90)  # the discs are 80 × 96
+    (tmp_path / "images").mkdir()
+    tifffile.imwrite(tmp_path / "images" / "a.tif", discs[0][0])
+    tifffile.imwrite(tmp_path / "images" / "b.tif", discs[0][1][:, :80])
+    monkeypatch.setattr(instance_model, "predict", not_for_width(96, instance_model.predict))
+    result = predict_folder(instance_model, tmp_path / "images", out, extras=Extras(rois=True))
+    [(file, reason)] = result.failed.items()
+    assert file.name == "a.tif"
+    assert "80 × 96 pixels (rows × columns) is too large for ImageJ ROIs, which end at pixel 90: write GeoJ" in reason
+    assert names(out) == ["b.tif", "b_objects.csv", "b_rois.zip", "objects.csv"]
+    assert {row["image"] for row in table(out / "objects.csv")} == {"b"}
+
+
+def not_for_width(width, predict):
+    """Predict as before, but fail the test where an image of that width is to be computed."""
+
+    def checked(image, **choices):
+        assert image.shape[1] != width
+        return predict(image, **choices)
+
+    return checked
+
+
+@pytest.mark.parametrize("error", [InputError, FileError])
+@pytest.mark.parametrize("step", ["predict_labels", "measure_objects", "write_geojson"])
+def test_what_fails_for_one_image_leaves_none_of_its_files(step, error, images, out, finding_two, monkeypatch):
+    calls, before = [], getattr(folders, step)
+
+    def failing_first(*args, **kwargs):
+        calls.append(step)
+        if len(calls) == 1:
+            raise error("this one is odd")
+        return before(*args, **kwargs)
+
+    monkeypatch.setattr(folders, step, failing_first)
+    result = predict_folder(finding_two, images, out, extras=Extras(geojson=True))
+    assert result.failed == {images / "disc 0.tif": "this one is odd"}
+    assert names(out) == ["disc 1.geojson", "disc 1.tif", "disc 1_objects.csv", "objects.csv"]
+    assert {row["image"] for row in table(out / "objects.csv")} == {"disc 1"} == set(result.objects)
+
+
+def test_the_table_of_an_earlier_run_does_not_outlive_its_images(images, out, finding_two, monkeypatch):
+    predict_folder(finding_two, images, out)
+    before, calls = finding_two.predict, []
+
+    def stopped_at_the_second(image, **choices):
+        calls.append(image)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return before(image, **choices)
+
+    monkeypatch.setattr(finding_two, "predict", stopped_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(finding_two, images, out, overwrite=True)
+    assert not (out / "objects.csv").exists()
+
+
+def test_pages_before_one_that_fails_stay_and_are_in_the_table(tmp_path, out, finding_two, discs, monkeypatch):
+    tifffile.imwrite(tmp_path / "film.tif", np.stack(discs[0][:3]), photometric="minisblack")
+    predict, calls = finding_two.predict, []
+
+    def failing_at_the_third(image, **choices):
+        calls.append(image)
+        if len(calls) == 3:
+            raise InputError("this page is odd")
+        return predict(image, **choices)
+
+    monkeypatch.setattr(finding_two, "predict", failing_at_the_third)
+    result = predict_folder(finding_two, tmp_path / "film.tif", out)
+    assert result.failed == {tmp_path / "film.tif": "this page is odd"}
+    assert [path.name for path in result.written] == ["film_0000.tif", "film_0001.tif"]
+    assert {row["image"] for row in table(out / "film_objects.csv")} == {"film_0000", "film_0001"}
+
+
 @pytest.mark.parametrize("where", ["replace", "write"])
 def test_a_full_disk_leaves_nothing_half_written(where, images, out, model, monkeypatch):
     def full(*_args, **_kwargs):
@@ -302,6 +379,40 @@ def test_tables_and_outlines_that_are_there(images, out, instance_model, name):
     assert (out / name).read_bytes() != b"mine"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["a.geojson", "a_rois.zip", "a.tif", "a_objects.csv", "objects.csv"])
+def test_nothing_beside_the_images_is_replaced(tmp_path, instance_model, discs, name, overwrite):
+    """Outlines drawn by hand lie there, under the names that those of found objects would have."""
+    from PIL import Image
+
+    folder = tmp_path / "data"
+    folder.mkdir()
+    Image.fromarray(discs[0][0]).save(folder / "a.png")
+    (folder / name).write_text("drawn by hand")
+    before = contents(folder)
+    images = folder if name == "objects.csv" else folder / "a.png"
+    with pytest.raises(FileError, match=r"nothing is replaced, give --out another folder$"):
+        predict_folder(
+            instance_model, images, folder / ".", extras=Extras(rois=True, geojson=True), overwrite=overwrite
+        )
+    assert contents(folder) == before
+
+
+def test_results_may_lie_beside_the_images(tmp_path, finding_two, discs):
+    from PIL import Image
+
+    Image.fromarray(discs[0][0]).save(tmp_path / "a.png")
+    predict_folder(finding_two, tmp_path, tmp_path, extras=Extras(geojson=True))
+    assert names(tmp_path) == ["a.geojson", "a.png", "a.tif", "a_objects.csv", "objects.csv"]
+
+
+def test_a_folder_in_the_place_of_a_result(images, out, instance_model):
+    (out / "disc 1.geojson").mkdir(parents=True)
+    with pytest.raises(FileError, match=r"disc 1\.geojson is a folder, in the place of a result"):
+        predict_folder(instance_model, images, out, extras=Extras(geojson=True), overwrite=True)
+    assert names(out) == ["disc 1.geojson"]
+
+
 def test_a_picture_never_replaces_an_image(tmp_path, instance_model, discs):
     from PIL import Image
 
@@ -318,6 +429,18 @@ def test_outlines_for_other_tools(images, out, finding_two):
     content = json.loads((out / "disc 0.geojson").read_text())
     assert [one["properties"]["measurements"]["area_px"] for one in content["features"]] == [100, 200]
     assert read_images(out / "disc 0_outlines.png")[0].pixels.shape == (640, 768, 3)
+
+
+@pytest.mark.parametrize("ending", ["_rois.zip", ".geojson"])
+def test_an_image_without_objects_comes_back_as_a_label_image(images, out, instance_model, monkeypatch, ending):
+    found = iter([TWO, np.zeros_like(TWO)])
+    monkeypatch.setattr(folders, "predict_labels", lambda _contract, _probabilities: next(found))
+    predict_folder(instance_model, images, out, extras=Extras(rois=True, geojson=True))
+    for number in range(2):
+        (out / f"disc {number}{ending}").rename(images / f"disc {number}{ending}")
+    first, second = read_pairs(find_pairs(images))
+    assert (first.labels == TWO).all()
+    assert (second.labels == 0).all()
 
 
 def test_outlines_of_a_model_without_objects(images, out, model):

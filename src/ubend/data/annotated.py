@@ -11,7 +11,8 @@ one folder              x.tif, or x_img.tif                         x_mask.tif, 
 nnU-Net                 imagesTr/x_0000.tif, x_0001.tif: channels   labelsTr/x.tif
 ISBI challenge          train-volume.tif                            train-labels.tif
 Fiji, QuPath            x.tif                                       x.zip, x_rois.zip, x.roi, x.geojson
-Cellpose                x.tif                                       x_cp_masks.png, x_seg.npy
+Cellpose, saved masks   x.tif                                       x_cp_masks.png, x_cp_masks.tif
+plain label arrays      x.tif                                       x_seg.npy
 ======================  ==========================================  ==================================
 
 Stacks are taken apart: page k of the image belongs to page k of the labels.

@@ -11,6 +11,7 @@ import lzma
 import os
 import re
 import struct
+import tempfile
 import uuid
 import warnings
 import zlib
@@ -35,6 +36,7 @@ __all__ = [
     "existing_folder",
     "file_stem",
     "image_files",
+    "is_disk_full",
     "read_images",
     "read_labels",
     "read_probabilities",
@@ -42,6 +44,7 @@ __all__ = [
     "write_labels",
     "write_picture",
     "write_probabilities",
+    "written_together",
 ]
 
 _KINDS = {".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
@@ -66,6 +69,7 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG_START = b"\xff\xd8"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _FIRST_PRIVATE_TAG = 32768
+_DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _TAG_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes; others are 1
 
 _BOUNDED_COMPRESSIONS = frozenset(
@@ -468,6 +472,73 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], *, overw
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def written_together(folder: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Write several files of a folder all or none.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where the files are to be.
+    overwrite : bool
+        Whether files of their names may be replaced.
+
+    Yields
+    ------
+    Path
+        A folder to write the files into, under their names. They move when the block ends without an error.
+
+    Raises
+    ------
+    FileError
+        If one of them exists and `overwrite` is false, or cannot be moved. Whatever goes wrong in the block, what was
+        there before is untouched.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with written_together(folder) as parts:
+    ...         for name in ("a.txt", "b.txt"):
+    ...             write_atomically(parts / name, lambda part: part.write_text("whole"))
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['a.txt', 'b.txt']
+    """
+    folder = existing_folder(folder)
+    moved: list[Path] = []
+    path = folder
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as parts:
+            try:
+                yield Path(parts)
+            except FileError as error:  # says the names that the files have only here
+                raise FileError(str(error).replace(parts, str(folder))) from error.__cause__
+            names = sorted(part.name for part in Path(parts).iterdir())
+            for name in names:
+                _check_free(folder / name, overwrite=overwrite)
+            for name in names:
+                path = folder / name
+                (Path(parts) / name).replace(path)
+                moved.append(path)
+    except BaseException as error:
+        for one in moved:
+            one.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, UbendError):
+            raise FileError(_why_not_written(path, error)) from error
+        raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a FileError says that there is no space left, so that other files would fare no better.
+
+    Examples
+    --------
+    >>> is_disk_full(FileError("It is truncated."))
+    False
+    """
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FULL
+
+
 def check_writable(folder: str | Path) -> None:
     """Raise FileError unless files can be written into a folder, or it can be made; nothing is made.
 
@@ -493,7 +564,7 @@ def _check_free(path: Path, *, overwrite: bool) -> None:
 
 
 def _why_not_written(path: Path, error: OSError) -> str:
-    if error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}:
+    if error.errno in _DISK_FULL:
         return f"Cannot write {path}: no space left on the disk; free some, or choose another folder."
     if error.errno == errno.EFBIG:
         return f"Cannot write {path}: no space left, its disk or quota takes no file so large; choose another folder."

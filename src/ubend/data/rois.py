@@ -28,6 +28,7 @@ __all__ = [
     "OUTLINE_SUFFIXES",
     "DrawnObject",
     "check_roifile",
+    "check_rois_fit",
     "is_roi_zip",
     "labels_from_drawn",
     "read_drawn",
@@ -77,6 +78,20 @@ def check_roifile() -> None:
         import roifile  # noqa: F401
     except ImportError:
         raise InputError("ImageJ ROIs need the package roifile: pip install 'ubend[roi]'") from None
+
+
+def check_rois_fit(shape: tuple[int, int]) -> None:
+    """Raise InputError unless ImageJ ROIs can say each place of an image of so many rows and columns.
+
+    Examples
+    --------
+    >>> check_rois_fit((60_535, 60_535))
+    """
+    if max(shape) > _LARGEST_COORDINATE:
+        raise InputError(
+            f"An image of {shape[0]} × {shape[1]} pixels (rows × columns) is too large for ImageJ ROIs, which end at "
+            f"pixel {_LARGEST_COORDINATE}: write GeoJSON."
+        )
 
 
 def write_rois(path: str | Path, outlines: Iterable[Outline], *, overwrite: bool = False) -> None:
@@ -164,7 +179,9 @@ def write_geojson(
 
 
 def is_roi_zip(path: str | Path) -> bool:
-    """Whether a .zip holds ROIs; a damaged one may have done, and reading it says what is wrong.
+    """Whether a .zip holds ROIs, or nothing at all, as that of an image without objects.
+
+    A damaged one may have held some, and reading it says what is wrong.
 
     Parameters
     ----------
@@ -176,7 +193,8 @@ def is_roi_zip(path: str | Path) -> bool:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(_is_roi(entry) for entry in archive.infolist())
+            entries = archive.infolist()
+            return not entries or any(_is_roi(entry) for entry in entries)
     except (OSError, zipfile.BadZipFile):
         return True
 
@@ -193,7 +211,7 @@ def read_drawn(path: str | Path) -> list[DrawnObject]:
     Returns
     -------
     list of DrawnObject
-        In the order of the file.
+        In the order of the file. None of an empty zip or FeatureCollection: somebody looked, and there is no object.
 
     Raises
     ------
@@ -216,9 +234,16 @@ def read_drawn(path: str | Path) -> list[DrawnObject]:
         kind = "GeoJSON" if is_geojson else "ImageJ ROI file"
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise FileError(f"Cannot read {path}: it is damaged or no {kind} ({reason}).") from error
-    if not drawn:
+    if not drawn and not _says_none(path):
         raise FileError(f"{path} holds no outline.")
     return drawn
+
+
+def _says_none(path: Path) -> bool:
+    """Whether a file without outlines is what `write_rois` or `write_geojson` leaves of an image without objects."""
+    if path.suffix.lower() == ".geojson":
+        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    return is_roi_zip(path)
 
 
 def labels_from_drawn(drawn: Sequence[DrawnObject], shape: tuple[int, int], *, first: int = 1) -> NDArray[np.int32]:

@@ -173,9 +173,12 @@ def predict(
     out: Out,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write the probabilities.")] = False,
     rois: Annotated[bool, typer.Option("--rois", help="Also write the objects as ImageJ ROIs: STEM_rois.zip.")] = False,
-    geojson: Annotated[bool, typer.Option("--geojson", help="… as GeoJSON for QuPath: STEM.geojson.")] = False,
+    geojson: Annotated[
+        bool, typer.Option("--geojson", help="Also write the objects as GeoJSON for QuPath: STEM.geojson.")
+    ] = False,
     outlines: Annotated[
-        bool, typer.Option("--outlines", help="… as lines on the image, for looking: STEM_outlines.png.")
+        bool,
+        typer.Option("--outlines", help="Also write a picture, outlines on the image, for looking: STEM_outlines.png."),
     ] = False,
     threshold: Annotated[
         float | None, typer.Option(help="Objects: foreground is above this probability.", rich_help_panel=OTHER_RULES)
@@ -190,7 +193,8 @@ def predict(
         int | None, typer.Option(help="Drop objects of fewer pixels.", rich_help_panel=OTHER_RULES)
     ] = None,
     fill_holes: Annotated[
-        bool | None, typer.Option("--fill-holes/--keep-holes", help="In objects.", rich_help_panel=OTHER_RULES)
+        bool | None,
+        typer.Option("--fill-holes/--keep-holes", help="Fill holes in objects.", rich_help_panel=OTHER_RULES),
     ] = None,
     gap: Annotated[
         int | None,
@@ -344,7 +348,7 @@ def _print_plan(contract: "Contract", trained_on: int, held_out: int) -> None:
 
 def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
     """Segment a folder, and say what came of it; returns whether an image failed."""
-    from ubend.run.folders import predict_folder
+    from ubend.run.folders import OBJECTS, predict_folder
 
     with _progress_bar() as show:
         under_way: tuple[int, int, str] = (0, 1, "")
@@ -369,9 +373,9 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
     objects = f", {sum(result.objects.values())} objects" if result.objects else ""
     console.print(f"Wrote {_count(len(result.written), 'label image')} into {escape(str(out))}{objects}.")
     if result.table is not None:
-        console.print(f"Measured the objects: {escape(str(result.table))}, and for each image STEM_objects.csv.")
-    elif result.objects:
-        console.print("Measured the objects: STEM_objects.csv.")
+        is_of_one_image = result.table.name in {f"{name}{OBJECTS}" for name in result.objects}
+        others = "" if is_of_one_image else f", and for each image STEM{OBJECTS}"
+        console.print(f"Measured the objects: {escape(str(result.table))}{others}.")
     return bool(result.failed)
 
 

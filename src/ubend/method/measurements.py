@@ -93,7 +93,8 @@ def measure_objects(
     Parameters
     ----------
     labels : ndarray of int, shape (rows, columns)
-        Objects by number, in any order, with or without gaps in the numbers. 0 and negative values are no objects.
+        Objects by number up to 2⁶³ - 1, in any order, with or without gaps in the numbers. 0 and negative values are no
+        objects.
     image : ndarray, shape (rows, columns) or (rows, columns, channels), optional
         For the mean intensities, in the units of the image.
     pixel_size : float, optional
@@ -106,7 +107,7 @@ def measure_objects(
     Raises
     ------
     InputError
-        If `labels` is no label image, or the image has other rows and columns.
+        If `labels` is no label image or holds larger numbers, or the image has other rows and columns.
 
     References
     ----------
@@ -120,6 +121,8 @@ def measure_objects(
     ([2, 7], [1, 4], [3.0, 0.5], [9.0, 2.5])
     """
     _check(labels, image, pixel_size)
+    if labels.dtype.itemsize == 8:
+        labels = labels.astype(np.int64, copy=False)  # beside int64, uint64 would become float64 and lose digits
     numbers = _numbers(labels)
     ids, count = numbers.ids, len(numbers.ids)
     channels = [] if image is None else [image[..., k] for k in range(image.shape[2])] if image.ndim == 3 else [image]
@@ -214,6 +217,8 @@ def _check(labels: NDArray[Any], image: NDArray[Any] | None, pixel_size: float |
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in "iu":
         came = f"{labels.dtype}, shape {labels.shape}" if isinstance(labels, np.ndarray) else type(labels).__name__
         raise InputError(f"Objects are measured in a label image, integers with the axes (rows, columns); got {came}.")
+    if labels.max(initial=0) > np.iinfo(np.int64).max:
+        raise InputError(f"Objects have numbers up to {np.iinfo(np.int64).max}; these labels hold {labels.max()}.")
     if image is not None and (image.ndim not in (2, 3) or image.shape[:2] != labels.shape):
         raise InputError(
             f"The image has the shape {image.shape}, the labels {labels.shape}: rows and columns must be the same."

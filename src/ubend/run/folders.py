@@ -1,6 +1,6 @@
 """A folder of images in; label images, tables of objects and their outlines out (docs/outputs.md)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from ubend.data.formats import (
     check_writable,
     file_stem,
     image_files,
+    is_disk_full,
     read_images,
     write_labels,
     write_picture,
     write_probabilities,
+    written_together,
 )
-from ubend.data.rois import check_roifile, write_geojson, write_rois
+from ubend.data.rois import check_roifile, check_rois_fit, write_geojson, write_rois
 from ubend.data.tables import join_tables, write_table
 from ubend.errors import FileError, InputError, OutOfMemory
 from ubend.method.measurements import measure_objects
@@ -108,7 +110,7 @@ def predict_folder(
     tile : int, optional
         Rows and columns a tile may have at most.
     overwrite : bool
-        Replace results that are there already. Never replaces one of the images.
+        Replace results that are there already. Never replaces one of the images, nor anything beside them.
     on_image : callable, optional
         Called with (number, of how many files, name) before each file.
     on_tile : callable, optional
@@ -117,12 +119,14 @@ def predict_folder(
     Returns
     -------
     FolderResult
-        One file that cannot be read does not stop the others.
+        A file that cannot be read, segmented or written does not stop the others. Of an image all files are written,
+        or none.
 
     Raises
     ------
     FileError
-        If there is no image, two would have the same result, or a result exists already; nothing is computed then.
+        If there is no image, two would have the same result, or a result exists already; nothing is computed then. If
+        the disk is full.
     InputError
         If outlines of objects are asked of a model that finds none, or ROIs without the package roifile.
     """
@@ -132,7 +136,8 @@ def predict_folder(
     endings = _endings(model, extras, probabilities=probabilities)
     check_writable(folder)
     table = _table_of_all(Path(images), folder) if OBJECTS in endings else None
-    _check_results_free(files, folder, endings, table, overwrite=overwrite)
+    free = _Free(folder, files, overwrite)
+    _check_results_free(free, endings, table)
     written: dict[Path, None] = {}
     objects: dict[str, int] = {}
     failed: dict[Path, str] = {}
@@ -144,29 +149,29 @@ def predict_folder(
             paths = [path for one in pictures for path in _result_paths(folder, one.name, endings)]
             _check_not_written(paths, file, written)
             if len(pictures) > 1:  # how many there are, and so their names, is known only now
-                _check_free(paths, files, overwrite=overwrite)
-        except FileError as error:
-            failed[file] = str(error)
-            continue
-        for picture in pictures:
-            try:
+                free.check(paths)
+            for picture in pictures:
+                pixels = np.moveaxis(channels_first(picture.pixels, model.contract.network.in_channels), 0, -1)
+                if ROIS in endings:
+                    check_rois_fit((pixels.shape[0], pixels.shape[1]))
                 result = model.predict(picture.pixels, tile=tile, on_tile=on_tile)
-            except (InputError, OutOfMemory) as error:
-                if isinstance(error, OutOfMemory) and tile is not None:
-                    raise  # the tile was asked for: it fits no other image better
-                failed[file] = str(error)
-                break
-            labels = predict_labels(model.contract, result)
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels = np.moveaxis(channels_first(picture.pixels, model.contract.network.in_channels), 0, -1)
-            _write_results(folder, picture, pixels, labels, result, endings, extras.paint, overwrite=overwrite)
-            written[folder / f"{picture.name}{LABELS}"] = None
-            if table is not None:
-                objects[picture.name] = int(labels.max())
+                labels = predict_labels(model.contract, result)
+                folder.mkdir(parents=True, exist_ok=True)
+                with written_together(folder, overwrite=free.may_replace) as parts:
+                    _write_results(parts, picture, pixels, labels, result, endings, extras.paint)
+                if table is not None:
+                    if not written and table not in paths:
+                        table.unlink(missing_ok=True)  # of an earlier run: no longer true, even if this one is stopped
+                    objects[picture.name] = int(labels.max())
+                written[folder / f"{picture.name}{LABELS}"] = None
+        except (InputError, FileError, OutOfMemory) as error:
+            if is_disk_full(error) or (isinstance(error, OutOfMemory) and tile is not None):
+                raise  # no other image would fare better: the tile was asked for
+            failed[file] = str(error)
     if table is not None and objects:
         tables = [(name, folder / f"{name}{OBJECTS}") for name in objects]
         if table not in (path for _, path in tables):  # a file of one image has that one table
-            join_tables(table, tables, first_column="image", overwrite=overwrite)
+            join_tables(table, tables, first_column="image", overwrite=free.may_replace)
     return FolderResult(tuple(written), objects, table if objects else None, failed)
 
 
@@ -204,25 +209,23 @@ def _write_results(
     probabilities: NDArray[np.float32],
     endings: tuple[str, ...],
     paint: Paint | None,
-    *,
-    overwrite: bool,
 ) -> None:
     size = picture.pixel_size
     paths = dict(zip(endings, _result_paths(folder, picture.name, endings), strict=True))
-    write_labels(paths[LABELS], labels, pixel_size=size, overwrite=overwrite)
+    write_labels(paths[LABELS], labels, pixel_size=size)
     if PROBABILITIES in paths:
-        write_probabilities(paths[PROBABILITIES], probabilities, pixel_size=size, overwrite=overwrite)
+        write_probabilities(paths[PROBABILITIES], probabilities, pixel_size=size)
     measured = {}
     if OBJECTS in paths:
         measured = measure_objects(labels, pixels, pixel_size=size).columns()
-        write_table(paths[OBJECTS], measured, overwrite=overwrite)
+        write_table(paths[OBJECTS], measured)
     outlines = trace_outlines(labels) if ROIS in paths or GEOJSON in paths else []
     if ROIS in paths:
-        write_rois(paths[ROIS], outlines, overwrite=overwrite)
+        write_rois(paths[ROIS], outlines)
     if GEOJSON in paths:
-        write_geojson(paths[GEOJSON], outlines, measurements=measured, overwrite=overwrite)
+        write_geojson(paths[GEOJSON], outlines, measurements=measured)
     if paint is not None:
-        write_picture(paths[OUTLINES], paint(pixels, labels), overwrite=overwrite)
+        write_picture(paths[OUTLINES], paint(pixels, labels))
 
 
 def _files(images: Path) -> list[Path]:
@@ -238,19 +241,57 @@ def _result_paths(folder: Path, name: str, endings: tuple[str, ...]) -> list[Pat
     return [folder / f"{name}{ending}" for ending in endings]
 
 
-def _check_results_free(
-    files: list[Path], folder: Path, endings: tuple[str, ...], table: Path | None, *, overwrite: bool
-) -> None:
+@dataclass(frozen=True)
+class _Free:
+    """Which files may be written: never in the place of an image, and beside the images in that of no file at all.
+
+    What lies there may have been drawn by hand, and has the names that the outlines of objects would get.
+    """
+
+    folder: Path
+    files: Sequence[Path]
+    overwrite: bool
+
+    @property
+    def beside_images(self) -> bool:
+        return self.folder.is_dir() and self.folder.samefile(self.files[0].parent)
+
+    @property
+    def may_replace(self) -> bool:
+        return self.overwrite and not self.beside_images
+
+    def check(self, paths: list[Path]) -> None:
+        """Raise FileError if one of the paths is taken."""
+        there = [path for path in paths if path.exists()]
+        if not there:
+            return
+        images = {(known.st_dev, known.st_ino) for known in map(Path.stat, self.files)}
+        for path in there:
+            found = path.stat()
+            if (found.st_dev, found.st_ino) in images:
+                raise FileError(f"{path} is an image of yours, its result would replace it: give --out another folder")
+            if path.is_dir():
+                raise FileError(f"{path} is a folder, in the place of a result: give --out another folder")
+            if self.beside_images:
+                raise FileError(
+                    f"{path} exists already, and may be drawn by hand: beside the images nothing is replaced, give "
+                    "--out another folder"
+                )
+            if not self.overwrite:
+                raise FileError(f"{path} exists already: give --out another folder, or say --overwrite")
+
+
+def _check_results_free(free: _Free, endings: tuple[str, ...], table: Path | None) -> None:
     """Refuse before anything is computed what could not be written afterwards."""
     owners: dict[str, Path] = {}
     paths: list[Path] = [] if table is None else [table]
-    for file in files:
-        for path in _result_paths(folder, file_stem(file), endings):
+    for file in free.files:
+        for path in _result_paths(free.folder, file_stem(file), endings):
             other = owners.setdefault(path.name.casefold(), file)
             if other != file:
                 raise FileError(f"{other.name} and {file.name} would both become {path.name}: rename one")
             paths.append(path)
-    _check_free(paths, files, overwrite=overwrite)
+    free.check(paths)
 
 
 def _check_not_written(paths: list[Path], file: Path, written: dict[Path, None]) -> None:
@@ -258,16 +299,3 @@ def _check_not_written(paths: list[Path], file: Path, written: dict[Path, None])
     both = [path for path in paths if path in written]
     if both:
         raise FileError(f"{file.name} would replace {both[0]}, the result of another image: rename one")
-
-
-def _check_free(paths: list[Path], files: list[Path], *, overwrite: bool) -> None:
-    there = [path for path in paths if path.exists()]
-    if not there:
-        return
-    images = {(known.st_dev, known.st_ino) for known in map(Path.stat, files)}
-    for path in there:
-        found = path.stat()
-        if (found.st_dev, found.st_ino) in images:
-            raise FileError(f"{path} is an image of yours, its result would replace it: give --out another folder")
-        if not overwrite:
-            raise FileError(f"{path} exists already: give --out another folder, or say --overwrite")
