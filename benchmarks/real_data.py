@@ -42,8 +42,10 @@ def dsb2018(names: list[str]) -> Split:
     with (DATA / "dsb2018" / "manifest.csv").open(newline="") as file:
         names = [row["file"] for row in csv.DictReader(file) if row["modality"] == "fluorescence"]
     order = np.random.default_rng(11).permutation(len(names))
-    train, test = ([names[i] for i in order[part]] for part in (slice(16, 32), slice(160, 260)))
-    return Split(train, test, "AP@0.5 (pooled)", 0.70, "16 fluorescence images, scored on 100 others")
+    # No image of these was scored while the recipe was chosen; benchmarks/touching.py has others.
+    train, test = order[:16], [*order[360:429], *order[16:47]]
+    about = "16 fluorescence images, scored on 100 others"
+    return Split([names[i] for i in train], [names[i] for i in test], "AP@0.5 (pooled)", 0.80, about)
 
 
 def dic_hela(names: list[str]) -> Split:

@@ -1,7 +1,7 @@
 """Outlines of objects in files of other tools: ImageJ ROIs (Fiji) and GeoJSON (QuPath), out and in.
 
 Both count from the corner of the first pixel, x to the right and y down. ImageJ ROIs need the package roifile:
-``pip install 'ubend[roi]'``.
+``pip install roifile``.
 """
 
 import json
@@ -77,7 +77,7 @@ def check_roifile() -> None:
     try:
         import roifile  # noqa: F401
     except ImportError:
-        raise InputError("ImageJ ROIs need the package roifile: pip install 'ubend[roi]'") from None
+        raise InputError("ImageJ ROIs need the package roifile: pip install roifile") from None
 
 
 def check_rois_fit(shape: tuple[int, int]) -> None:
