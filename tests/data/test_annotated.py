@@ -505,5 +505,5 @@ def test_roifile_is_missing(tmp_path, monkeypatch):
     write(tmp_path, "x.tif")
     draw(tmp_path / "x.zip", CELLS)
     monkeypatch.setitem(sys.modules, "roifile", None)
-    with pytest.raises(InputError, match=r"pip install 'ubend\[roi\]'"):
+    with pytest.raises(InputError, match=r"pip install roifile"):
         read_pairs(find_pairs(tmp_path))

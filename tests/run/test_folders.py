@@ -453,7 +453,7 @@ def test_outlines_of_a_model_without_objects(images, out, model):
 
 def test_rois_without_roifile_are_refused_at_once(images, out, instance_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "roifile", None)
-    with pytest.raises(InputError, match=r"need the package roifile: pip install 'ubend\[roi\]'"):
+    with pytest.raises(InputError, match=r"need the package roifile: pip install roifile"):
         predict_folder(instance_model, images, out, extras=Extras(rois=True))
     assert not out.exists()
 
