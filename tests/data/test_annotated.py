@@ -345,6 +345,14 @@ def test_instances_keep_their_numbers():
     assert class_indices([[0, 70000, 255, -3]], Task("instances", (), 255)).tolist() == [[0, 70000, -1, -1]]
 
 
+@pytest.mark.parametrize(("dtype", "large"), [(np.uint32, 3_000_000_000), (np.int64, 2**40), (np.uint64, 2**64 - 1)])
+def test_numbers_that_int32_does_not_hold_are_numbered_anew(dtype, large):
+    labels = np.array([[0, large, 5, 255, large]], dtype)
+    indices = class_indices(labels, Task("instances", (), 255))
+    assert indices.tolist() == [[0, 2, 1, -1, 2]]
+    assert indices.dtype == np.int32
+
+
 @pytest.mark.parametrize("value", [1, 33, 300])
 def test_a_value_that_the_task_does_not_know_is_named(value):
     with pytest.raises(

@@ -96,6 +96,15 @@ def test_instances():
     )
 
 
+def test_objects_may_have_numbers_of_any_size():
+    for first in (3_000_000_000, 4_000_000_000):
+        truth = np.where(INSTANCE_TRUTH > 1, INSTANCE_TRUTH + first, INSTANCE_TRUTH).astype(np.uint32)
+        evaluation = evaluate_arrays([truth], [INSTANCE_TRUTH], task=INSTANCES, extent="all")
+        assert evaluation.overall["AP@0.5 (pooled)"] == evaluation.overall["SEG"] == 1
+        assert "Objects: 3 in the truth" in evaluation.notes[0]
+        assert evaluate_arrays([INSTANCE_TRUTH], [truth], task=INSTANCES).overall["AP@0.5 (pooled)"] == 1
+
+
 def test_images_without_objects_do_not_enter_the_mean():
     nothing = np.zeros_like(INSTANCE_TRUTH)
     evaluation = evaluate_arrays([INSTANCE_TRUTH, nothing], [INSTANCE_RESULT, nothing], task=INSTANCES)

@@ -300,7 +300,8 @@ def class_indices(labels: ArrayLike, task: Task) -> NDArray[np.int32]:
     Returns
     -------
     ndarray of int32, shape (rows, columns)
-        The position of each value in `task.values`, or the instance's own number; -1 where nobody labelled.
+        The position of each value in `task.values`, or the instance's own number; -1 where nobody labelled. Where an
+        instance's number is too large for int32, those of the image are numbered anew: 1, 2, … in their order.
 
     Raises
     ------
@@ -318,7 +319,7 @@ def class_indices(labels: ArrayLike, task: Task) -> NDArray[np.int32]:
     if task.ignore_label is not None:
         unlabelled |= array == task.ignore_label
     if task.kind == "instances":
-        return np.where(unlabelled, -1, array).astype(np.int32)
+        return np.where(unlabelled, -1, _numbers_in_int32(array, unlabelled))
     values = np.array(task.values)
     index = np.minimum(np.searchsorted(values, array), len(values) - 1)
     unknown = np.unique(array[(values[index] != array) & ~unlabelled])
@@ -328,6 +329,13 @@ def class_indices(labels: ArrayLike, task: Task) -> NDArray[np.int32]:
             f"they are {_some([str(value) for value in task.values], 10)}, and negative where unlabelled."
         )
     return np.where(unlabelled, -1, index).astype(np.int32)
+
+
+def _numbers_in_int32(array: NDArray[np.integer[Any]], unlabelled: NDArray[np.bool_]) -> NDArray[np.int32]:
+    if array.max(initial=0) <= np.iinfo(np.int32).max:
+        return array.astype(np.int32)
+    numbers = np.unique(array[~unlabelled & (array > 0)])
+    return np.searchsorted(numbers, array, side="right").astype(np.int32)  # 0 stays 0: it is below all of them
 
 
 # Layouts
