@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ubend.data.annotated import Task, class_indices, find_pairs, infer_task, read_pairs
+from ubend.data.annotated import Task, class_indices, find_pairs, infer_task, look_numbered, read_pairs
 from ubend.data.rois import write_geojson, write_rois
 from ubend.errors import FileError, InputError
 from ubend.method.outlines import trace_outlines
@@ -301,6 +301,15 @@ def test_stray_pixels_do_not_break_a_cell():
         image[1:8, 10 * number : 10 * number + 7] = number + 1
     image[20, 5] = 1
     assert infer_task([image]).kind == "instances"
+
+
+def test_values_that_may_number_objects():
+    cells, classes = np.array([[1, 1, 0, 2]]), np.array([[1, 0, 1, 2]])
+    assert look_numbered([cells, cells])
+    assert not look_numbered([cells, classes])
+    assert look_numbered([cells, classes], share=0.75)
+    assert look_numbered([np.where(classes == 1, 255, classes)], ignore=255)
+    assert look_numbered([cells * 0])
 
 
 def test_the_kind_that_is_asked_for():

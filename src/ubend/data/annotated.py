@@ -46,7 +46,7 @@ from ubend.data.formats import (
 from ubend.data.rois import OUTLINE_SUFFIXES, is_roi_zip, labels_from_drawn, read_drawn
 from ubend.errors import FileError, InputError
 
-__all__ = ["Annotated", "Kind", "Pair", "Task", "class_indices", "find_pairs", "infer_task", "read_pairs"]
+__all__ = ["Annotated", "Kind", "Pair", "Task", "class_indices", "find_pairs", "infer_task", "look_numbered", "read_pairs"]
 
 Kind = Literal["binary", "classes", "instances"]
 """What label values mean: one of two, one of some, or a number for each object."""
@@ -249,7 +249,8 @@ def infer_task(labels: Sequence[ArrayLike], *, kind: Kind | None = None, ignore:
            touch, for 80 % of the values; 50 % where there are more than 64): instances;
         5. else classes.
 
-        Not seen: that instances are what they are if each image has the same few numbers, as in a film of five cells.
+        Not seen: that instances are what they are if each image has the same few numbers, as in a film of five cells;
+        `look_numbered` tells where that may be.
     ignore : int, optional
         The value of unlabelled pixels. Without it, a lone 255 above 0, 1, … k is taken for it, as in PASCAL VOC; say
         ``ignore=-1`` if it is a class. Negative values are always unlabelled.
@@ -285,6 +286,32 @@ def infer_task(labels: Sequence[ArrayLike], *, kind: Kind | None = None, ignore:
         raise InputError(f"No pixel of the {len(images)} label images is labelled: there is nothing to learn from.")
     kind = kind or _guess(images, known, values, ignore)
     return Task(kind, _class_values(kind, values), ignore)
+
+
+def look_numbered(labels: Sequence[ArrayLike], *, ignore: int | None = None, share: float = 0.8) -> bool:
+    """Say whether label values may be numbers of objects: nearly each is one connected piece in its image.
+
+    Parameters
+    ----------
+    labels : sequence of array of int or bool, shape (rows, columns)
+        All label images of a data set.
+    ignore : int, optional
+        The value of unlabelled pixels; negative values are unlabelled in any case.
+    share : float
+        Of how many values this must be so.
+
+    Returns
+    -------
+    bool
+        True also for images without any object: nothing speaks against it.
+
+    Examples
+    --------
+    >>> look_numbered([np.array([[1, 1, 0, 2]])]), look_numbered([np.array([[1, 1, 0, 1]])])
+    (True, False)
+    """
+    images = [_checked(image) for image in labels]
+    return _share_in_one_piece(images, ignore, nothing=1.0) >= share
 
 
 def class_indices(labels: ArrayLike, task: Task) -> NDArray[np.int32]:
@@ -652,12 +679,14 @@ def _guess(
     return "instances" if _share_in_one_piece(images, ignore) >= enough else "classes"
 
 
-def _share_in_one_piece(images: Sequence[NDArray[np.integer[Any]]], ignore: int | None) -> float:
+def _share_in_one_piece(
+    images: Sequence[NDArray[np.integer[Any]]], ignore: int | None, *, nothing: float = 0.0
+) -> float:
     """Share of the (image, value) with at least 95 % of the value's pixels in one connected piece; some images do."""
     count = max(1, min(len(images), _PIXELS_LOOKED_AT // max(image.size for image in images)))
     chosen = [images[k] for k in np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))]
     whole = [value for image in chosen for value in _in_one_piece(image, ignore)]
-    return float(np.mean(whole)) if whole else 0.0
+    return float(np.mean(whole)) if whole else nothing
 
 
 def _in_one_piece(image: NDArray[np.integer[Any]], ignore: int | None) -> NDArray[np.bool_]:

@@ -23,6 +23,7 @@ __all__ = ["Matched", "read_matched"]
 
 _PROBABILITIES = "_probabilities"
 _OUTLINES = "_outlines"
+_OBJECTS = re.compile(r"(?:.+_)?objects\.csv")
 _MODEL = "model.safetensors"
 _LABEL_WORD = f"(?:{'|'.join(('cp_masks', 'seg', *LABEL_FOLDERS))})"
 _BARE = re.compile(rf"^(?:{_LABEL_WORD}[_-])?(.+?)(?:[_-]{_LABEL_WORD})?$", re.IGNORECASE)
@@ -42,6 +43,8 @@ class Matched:
         The folder and the stem of each result, after which what belongs to it is named.
     notes : tuple of str
         What was there and is not scored, a sentence each.
+    objects_table : str
+        The name of a table of objects beside the results, as only a model of single objects leaves one; "" for none.
     """
 
     names: tuple[str, ...]
@@ -49,6 +52,7 @@ class Matched:
     results: tuple[NDArray[Any], ...]
     result_files: tuple[tuple[Path, str], ...]
     notes: tuple[str, ...]
+    objects_table: str = ""
 
     def probabilities(self) -> tuple[list[NDArray[np.float32]] | None, str]:
         """Read the probabilities beside the results if all have them; otherwise None and, if some have, a sentence."""
@@ -123,6 +127,7 @@ def read_matched(results: str | Path, truth: str | Path) -> Matched:
         tuple(image.pixels for image in matched),
         tuple((image.file.parent, image.stem) for image in matched),
         tuple(note for note in notes if note),
+        next(iter(_tables_of_objects(results)), ""),
     )
 
 
@@ -140,6 +145,7 @@ def _two_files(results: Path, truth: Path) -> Matched:
         tuple(image.pixels for image in found),
         tuple((results.parent, image.stem) for image in found),
         (),
+        next((name for name in _tables_of_objects(results.parent) if name.startswith(f"{file_stem(results)}_")), ""),
     )
 
 
@@ -297,8 +303,12 @@ def _check_not_swapped(results: Path, truth: Path) -> None:
 
 def _written_by_predict(folder: Path) -> list[str]:
     """Name the files that only `ubend predict` leaves: STEM_probabilities.tif and objects.csv beside STEM.tif."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    return [name for name in names if re.search(rf"{_PROBABILITIES}\.tif$|^(.+_)?objects\.csv$", name)]
+    maps = [path.name for path in folder.iterdir() if path.name.endswith(f"{_PROBABILITIES}.tif") and path.is_file()]
+    return sorted([*maps, *_tables_of_objects(folder)])
+
+
+def _tables_of_objects(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if _OBJECTS.fullmatch(path.name) and path.is_file())
 
 
 def _no_label_images(folder: Path, what: str) -> str:

@@ -114,8 +114,8 @@ def score_binary(
         Column(score, np.where(has_inside, _column(found.slices), 0.0), has_inside.astype(np.float64))
         for score, found in zip((_V_RAND, _V_INFO), both, strict=True)
     ]
-    overlap = [_of_one_class(score, counts, 1) for score in (_IOU, _DICE)]
-    errors = [_of_one_class(score, counts, 1) for score in (_PRECISION, _RECALL)] if extent == "all" else []
+    overlap = [_of_foreground(score, counts) for score in (_IOU, _DICE)]
+    errors = [_of_foreground(score, counts) for score in (_PRECISION, _RECALL)] if extent == "all" else []
     old, notes = _errors_of_2012(inside, proposals) if em2012 else ([], [])
     notes = [f"V_Rand and V_Info: after thinning, {how}", *notes]
     return Scored((*overlap, *errors, *v_columns, *old), tuple(notes), _total(counts))
@@ -178,15 +178,14 @@ def score_classes(
         "recall": "share of the pixels of the class that were found",
     }
     names = list(meanings)[: 4 if extent == "all" else 2]
-    means = [
-        Column(
-            Score(f"mean {name}", meanings[name], "classes"),
-            *_ratio(name, counts),
-        )
-        for name in names
-    ]
+    ratios = {name: _ratio(name, counts) for name in names}
+    means = [Column(Score(f"mean {name}", meanings[name], "classes"), *ratios[name]) for name in names]
     single = [
-        _of_one_class(Score(name, meanings[name], "pixels"), counts, k, value)
+        Column(
+            Score(f"{name} of {value}", meanings[name], "pixels", of_class=value),
+            ratios[name][0][:, [k]],
+            ratios[name][1][:, [k]],
+        )
         for name in names
         for k, value in enumerate(values)
     ]
@@ -221,7 +220,7 @@ def score_instances(
     """
     pairs = list(zip(truths, results, strict=True))
     counts = _confusions([np.minimum(truth, 1) for truth in truths], [result > 0 for result in results], 2)
-    overlap = [_of_one_class(score, counts, 1) for score in (_IOU, _DICE)]
+    overlap = [_of_foreground(score, counts) for score in (_IOU, _DICE)]
     thresholds = _IOU_THRESHOLDS if extent == "all" else (0.5,)
     matchings = [cells.match_all(truth, result, thresholds) for truth, result in pairs]
     at_05 = [found[0] for found in matchings]
@@ -307,11 +306,9 @@ def _ratio(name: str, counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], N
     return numerator.astype(np.float64), denominator.astype(np.float64)
 
 
-def _of_one_class(score: Score, counts: NDArray[np.int64], k: int, value: int | None = None) -> Column:
+def _of_foreground(score: Score, counts: NDArray[np.int64]) -> Column:
     numerator, denominator = _ratio(score.name, counts)
-    if value is not None:
-        score = replace(score, name=f"{score.name} of {value}", of_class=value)
-    return Column(score, numerator[:, [k]], denominator[:, [k]])
+    return Column(score, numerator[:, [1]], denominator[:, [1]])
 
 
 def _total(counts: NDArray[np.int64]) -> NDArray[np.int64]:
