@@ -100,6 +100,11 @@ def test_what_cellpose_leaves_beside_its_masks_is_no_image(tmp_path):
     assert found(tmp_path) == [("x", "x.tif", "x_masks.tif")]
 
 
+def test_a_part_of_an_image_is_an_image_of_its_own(tmp_path):
+    write(tmp_path, "a_roi.png", "a_roi_mask.png", "a.png", "a_mask.png")
+    assert found(tmp_path) == [("a", "a.png", "a_mask.png"), ("a_roi", "a_roi.png", "a_roi_mask.png")]
+
+
 def test_labels_in_a_folder_beside_the_images(tmp_path):
     write(tmp_path, "x.tif", "masks/x.tif")
     assert found(tmp_path) == [("x", "x.tif", "masks/x.tif")]

@@ -195,6 +195,34 @@ def test_nothing_is_compared_with_itself(truth, tmp_path):
         read_matched(data / "images", data)
 
 
+def test_a_part_of_an_image_is_an_image_of_its_own(tmp_path):
+    truth, results = tmp_path / "truth", tmp_path / "results"
+    for stem, pixels in (("fov", CELLS), ("fov_roi", CELLS[:2])):
+        write(truth, stem, pixels=pixels)
+        write(results, stem, pixels=pixels)
+    matched = read_matched(results, truth)
+    assert matched.names == ("fov", "fov_roi")
+    assert [result.shape for result in matched.results] == [(3, 7), (2, 7)]
+
+
+def test_equal_names_match_before_those_without_a_word(tmp_path):
+    data, results = tmp_path / "data", tmp_path / "results"
+    for stem, pixels in (("a", CELLS), ("a_seg", CELLS[:2])):
+        write(data / "images", stem, pixels=pixels)
+        write(data / "masks", stem, pixels=pixels)
+        write(results, stem, pixels=pixels)
+    assert [result.shape for result in read_matched(results, data).results] == [(3, 7), (2, 7)]
+    (results / "a_seg.tif").rename(results / "a_seg_mask.tif")
+    (results / "a.tif").rename(results / "labels_a.tif")
+    assert [result.shape for result in read_matched(results, data).results] == [(3, 7), (2, 7)]
+
+
+def test_an_image_beside_its_result(truth, results):
+    write(results, "b_mask")
+    with pytest.raises(FileError, match="results has several label images for b"):
+        read_matched(results, truth)
+
+
 def test_one_result_for_two_truths(tmp_path):
     truth = write(tmp_path / "truth", "a", pixels=CELLS)
     write(truth / "masks", "a")

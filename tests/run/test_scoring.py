@@ -95,8 +95,7 @@ def test_scores_of_whole_images_leave_out_those_with_pixels_that_are_not_scored(
         assert column.overall() == pytest.approx(expected.overall())
         assert np.isnan(column.of_images()).tolist() == [False, True, False]
     assert scored.notes[-1] == (
-        "V_Rand, V_Info and the errors of 2012 are of whole images; left out: 1 of 3, with pixels that are not "
-        "scored."
+        "V_Rand, V_Info and the errors of 2012 are of whole images; left out: 1 of 3, with pixels that are not scored."
     )
     assert overall(scored)["precision"] == 51 / 57
 

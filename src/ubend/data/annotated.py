@@ -46,21 +46,35 @@ from ubend.data.formats import (
 from ubend.data.rois import OUTLINE_SUFFIXES, is_roi_zip, labels_from_drawn, read_drawn
 from ubend.errors import FileError, InputError
 
-__all__ = ["Annotated", "Kind", "Pair", "Task", "class_indices", "find_pairs", "infer_task", "look_numbered", "read_pairs"]
+__all__ = [
+    "Annotated",
+    "Kind",
+    "Pair",
+    "Task",
+    "bare_stem",
+    "class_indices",
+    "find_pairs",
+    "infer_task",
+    "look_numbered",
+    "read_pairs",
+]
 
 Kind = Literal["binary", "classes", "instances"]
 """What label values mean: one of two, one of some, or a number for each object."""
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "raw", "x", "inputs", "input")
-LABEL_FOLDERS = (
+_LABEL_NAMES = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth"),
-    *("truth", "instances", "segmentations", "segmentation", "rois", "roi"),
+    *("truth", "instances", "segmentations", "segmentation"),
 )
+_ROI_NAMES = ("rois", "roi")  # of an image they mean a part: fov_roi.tif is an image of its own
+LABEL_FOLDERS = (*_LABEL_NAMES, *_ROI_NAMES)
 _DRAWN_SUFFIXES = (*OUTLINE_SUFFIXES, ".npy")
 _ROI_SET = "roiset"
 
 _IMAGE_WORDS = ("images", "image", "img", "volume", "raw")
-_LABEL_WORDS = ("cp_masks", "seg", *LABEL_FOLDERS)
+_LABEL_WORDS = ("cp_masks", "seg", *_LABEL_NAMES)
+_DRAWN_WORDS = (*_LABEL_WORDS, *_ROI_NAMES)
 _OUTPUT_WORDS = ("flows", "cp_outlines", "outlines", "probabilities")  # what stands beside masks of Cellpose, or ours
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")  # nnU-Net, dataset format
 
@@ -188,6 +202,26 @@ def find_pairs(folder: str | Path, *, labels: str | None = None) -> list[Pair]:
         label_files = [*_without_outputs(image_files(label_folder)), *_drawn_files(label_folder)]
         return _paired(_one_file_each(_image_folder(root, inside)), label_files, root)
     return _paired(*_flat(root, inside, labels), root)
+
+
+def bare_stem(stem: str) -> str:
+    """Strip the word that marks a file as labels, where there is one.
+
+    Parameters
+    ----------
+    stem : str
+        Of a file, without its ending.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> [bare_stem(stem) for stem in ("cell_mask", "labels_cell", "cell", "cell_roi")]
+    ['cell', 'cell', 'cell', 'cell_roi']
+    """
+    return _without(_LABEL_WORDS, stem) or stem
 
 
 def read_pairs(pairs: Iterable[Pair]) -> list[Annotated]:
@@ -484,7 +518,7 @@ def _paired(images: dict[str, _Files], labels: list[Path], root: Path) -> list[P
         return _without(_IMAGE_WORDS, stem)
 
     def label_core(path: Path) -> str | None:
-        return _without(_LABEL_WORDS, file_stem(path))
+        return _without(_DRAWN_WORDS if _is_drawn(path) else _LABEL_WORDS, file_stem(path))
 
     def single_image(path: Path) -> str | None:
         return next(iter(images)) if len(images) == 1 and path.stem.casefold() == _ROI_SET else None
