@@ -48,14 +48,29 @@ def test_what_predict_writes_beside_is_no_result(truth, results):
     assert matched.probabilities() == (None, "Only 1 of 2 results have probabilities, so none were used.")
 
 
+def draw(path):
+    """Write the outlines of CELLS."""
+    square = [[[[0, 0], [3, 0], [3, 3], [0, 3], [0, 0]]], [[[4, 0], [7, 0], [7, 3], [4, 3], [4, 0]]]]
+    features = [{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": rings}} for rings in square]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+def test_one_of_two_files_may_be_outlines(tmp_path, results):
+    draw(tmp_path / "x.geojson")
+    for pair in ((results / "a.tif", tmp_path / "x.geojson"), (tmp_path / "x.geojson", results / "a.tif")):
+        matched = read_matched(*pair)
+        assert (matched.truths[0] == CELLS).all()
+        assert (matched.results[0] == CELLS).all()
+    draw(tmp_path / "y.geojson")
+    with pytest.raises(FileError, match=r"x\.geojson and .*y\.geojson are both outlines.* give one of the two as"):
+        read_matched(tmp_path / "x.geojson", tmp_path / "y.geojson")
+
+
 def test_the_truth_may_be_outlines(tmp_path, results):
     write(tmp_path / "drawn" / "images", "a", "b", pixels=CELLS * 90)
     (tmp_path / "drawn" / "masks").mkdir()
-    square = [[[[0, 0], [3, 0], [3, 3], [0, 3], [0, 0]]], [[[4, 0], [7, 0], [7, 3], [4, 3], [4, 0]]]]
-    features = [{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": rings}} for rings in square]
-    text = json.dumps({"type": "FeatureCollection", "features": features})
     for stem in "ab":
-        (tmp_path / "drawn" / "masks" / f"{stem}.geojson").write_text(text)
+        draw(tmp_path / "drawn" / "masks" / f"{stem}.geojson")
     matched = read_matched(results, tmp_path / "drawn")
     assert matched.names == ("a", "b")
     for truth in matched.truths:

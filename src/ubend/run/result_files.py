@@ -92,9 +92,9 @@ def read_matched(results: str | Path, truth: str | Path) -> Matched:
         A folder with a label image for each image of the truth, or one label image. What `ubend predict` writes beside
         (STEM_probabilities.tif, STEM_outlines.png, tables, regions) is not taken for a result.
     truth : str or Path
-        A folder with images and labels, as for training, or with label images only; or one label image.
-        STEM_mask.tif, STEM_labels.tif and the like match STEM.tif where nothing has just their name. Two files match
-        whatever their names are.
+        A folder with images and labels, as for training, or with label images only; or one label image, or outlines
+        (ROIs, GeoJSON) for one. STEM_mask.tif, STEM_labels.tif and the like match STEM.tif where nothing has just
+        their name. Two files match whatever their names are.
 
     Returns
     -------
@@ -143,7 +143,7 @@ def read_matched(results: str | Path, truth: str | Path) -> Matched:
 def _two_files(results: Path, truth: Path) -> Matched:
     if file_stem(results).endswith(_PROBABILITIES):
         raise FileError(f"{results} holds probabilities; name the label image beside it.")
-    found, expected = _read(results, file_stem(results)), _read(truth, file_stem(truth))
+    found, expected = _read_file(results, truth), _read_file(truth, results)
     if len(found) != len(expected):
         raise FileError(
             f"{results} holds {len(found)} label images and {truth} {len(expected)}: there must be one for each."
@@ -158,7 +158,23 @@ def _two_files(results: Path, truth: Path) -> Matched:
     )
 
 
+def _read_file(path: Path, other: Path) -> list[_LabelImage]:
+    """Read a label image, or paint outlines at the size of the other file."""
+    if not _is_drawn(path):
+        return _read(path, file_stem(path))
+    if _is_drawn(other):
+        raise FileError(
+            f"{path} and {other} are both outlines, which do not say how large their image is: give one of the two as "
+            "a label image, or a folder with images/ and masks/ as the truth."
+        )
+    return _read_drawn(Pair(file_stem(path), (other,), path))
+
+
 # What is where
+
+
+def _is_drawn(path: Path) -> bool:
+    return path.suffix.lower() in OUTLINE_SUFFIXES
 
 
 def _read_truth(folder: Path) -> list[_LabelImage]:
@@ -166,7 +182,7 @@ def _read_truth(folder: Path) -> list[_LabelImage]:
     drawn: list[Pair] = []
     try:
         pairs = find_pairs(folder)
-        drawn = [pair for pair in pairs if pair.labels.suffix.lower() in OUTLINE_SUFFIXES]
+        drawn = [pair for pair in pairs if _is_drawn(pair.labels)]
         files = [(pair.labels, pair.name, pair.images) for pair in pairs if pair not in drawn]
     except FileError:
         # With a folder of labels inside, these are images, and what is wrong with the folder is what was just said.
