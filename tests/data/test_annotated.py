@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ubend.data.annotated import Task, class_indices, find_pairs, infer_task, read_pairs
+from ubend.data.annotated import Task, class_indices, find_pairs, infer_task, look_numbered, read_pairs
 from ubend.data.rois import write_geojson, write_rois
 from ubend.errors import FileError, InputError
 from ubend.method.outlines import trace_outlines
@@ -98,6 +98,11 @@ def test_equal_names_win_over_words(tmp_path):
 def test_what_cellpose_leaves_beside_its_masks_is_no_image(tmp_path):
     write(tmp_path, "x.tif", "x_masks.tif", "x_flows.tif", "x_cp_outlines.png")
     assert found(tmp_path) == [("x", "x.tif", "x_masks.tif")]
+
+
+def test_a_part_of_an_image_is_an_image_of_its_own(tmp_path):
+    write(tmp_path, "a_roi.png", "a_roi_mask.png", "a.png", "a_mask.png")
+    assert found(tmp_path) == [("a", "a.png", "a_mask.png"), ("a_roi", "a_roi.png", "a_roi_mask.png")]
 
 
 def test_labels_in_a_folder_beside_the_images(tmp_path):
@@ -303,6 +308,15 @@ def test_stray_pixels_do_not_break_a_cell():
     assert infer_task([image]).kind == "instances"
 
 
+def test_values_that_may_number_objects():
+    cells, classes = np.array([[1, 1, 0, 2]]), np.array([[1, 0, 1, 2]])
+    assert look_numbered([cells, cells])
+    assert not look_numbered([cells, classes])
+    assert look_numbered([cells, classes], share=0.75)
+    assert look_numbered([np.where(classes == 1, 255, classes)], ignore=255)
+    assert look_numbered([cells * 0])
+
+
 def test_the_kind_that_is_asked_for():
     assert infer_task([SCENE, SCENE], kind="instances") == Task("instances", (), None)
     assert infer_task([cells(1, 2, 3)], kind="classes") == Task("classes", (0, 1, 2, 3), None)
@@ -343,6 +357,14 @@ def test_values_become_positions_and_unlabelled_becomes_minus_one():
 
 def test_instances_keep_their_numbers():
     assert class_indices([[0, 70000, 255, -3]], Task("instances", (), 255)).tolist() == [[0, 70000, -1, -1]]
+
+
+@pytest.mark.parametrize(("dtype", "large"), [(np.uint32, 3_000_000_000), (np.int64, 2**40), (np.uint64, 2**64 - 1)])
+def test_numbers_that_int32_does_not_hold_are_numbered_anew(dtype, large):
+    labels = np.array([[0, large, 5, 255, large]], dtype)
+    indices = class_indices(labels, Task("instances", (), 255))
+    assert indices.tolist() == [[0, 2, 1, -1, 2]]
+    assert indices.dtype == np.int32
 
 
 @pytest.mark.parametrize("value", [1, 33, 300])

@@ -90,6 +90,7 @@ def test_train_predict_evaluate(data, recipe, tmp_path):
     said = run(
         "evaluate", tmp_path / "results", data, "--json", tmp_path / "scores.json", "--csv", tmp_path / "scores.csv"
     )
+    assert said.startswith(f"Results: {tmp_path / 'results'}, truth: {data}\n")
     assert "Over all: IoU 0." in said
     assert "disc_3" in said
     assert "probabilities" in said

@@ -87,6 +87,19 @@ def test_two_images_have_no_interval():
     assert "interval" not in text.split("No 95 % interval")[0]
 
 
+def test_an_interval_that_is_not_shown_is_not_explained():
+    nothing = np.zeros_like(TRUTH)
+    text = said(evaluate_arrays([TRUTH, nothing, nothing], [TRUTH, nothing, nothing], task=INSTANCES))
+    assert "No 95 % interval: no score has 3 images with something to score." in text
+    assert "bootstrap" not in text
+
+
+def test_how_scores_were_joined_is_said():
+    joined = "How scores were joined: over pixels and objects: counted in all images, then divided once"
+    assert joined in said(evaluated(2))
+    assert joined in said(evaluated(3))
+
+
 def test_images_with_nothing_to_score_are_named():
     nothing = np.zeros_like(TRUTH)
     names = ["full", "empty"]

@@ -96,6 +96,15 @@ def test_instances():
     )
 
 
+def test_objects_may_have_numbers_of_any_size():
+    for first in (3_000_000_000, 4_000_000_000):
+        truth = np.where(INSTANCE_TRUTH > 1, INSTANCE_TRUTH + first, INSTANCE_TRUTH).astype(np.uint32)
+        evaluation = evaluate_arrays([truth], [INSTANCE_TRUTH], task=INSTANCES, extent="all")
+        assert evaluation.overall["AP@0.5 (pooled)"] == evaluation.overall["SEG"] == 1
+        assert "Objects: 3 in the truth" in evaluation.notes[0]
+        assert evaluate_arrays([INSTANCE_TRUTH], [truth], task=INSTANCES).overall["AP@0.5 (pooled)"] == 1
+
+
 def test_images_without_objects_do_not_enter_the_mean():
     nothing = np.zeros_like(INSTANCE_TRUTH)
     evaluation = evaluate_arrays([INSTANCE_TRUTH, nothing], [INSTANCE_RESULT, nothing], task=INSTANCES)
@@ -167,6 +176,53 @@ def test_results_that_were_made_for_another_task(tmp_path):
     assert evaluation.overall["IoU"] == 1
     assert any("all that is not 0 is scored as foreground" in note for note in evaluation.notes)
     assert len(evaluate_folders(objects, truth, task="instances").notes) == 1
+
+
+def three_cells(folder):
+    """Write three images of three cells each, which look like three classes."""
+    return write(folder, **dict.fromkeys("abc", INSTANCE_TRUTH))
+
+
+def test_a_table_of_objects_tells_instances_from_classes(tmp_path):
+    truth, results = three_cells(tmp_path / "truth"), three_cells(tmp_path / "results")
+    evaluation = evaluate_folders(results, truth)
+    assert evaluation.kind == "classes"
+    assert any("if they are, say --task instances" in note for note in evaluation.notes)
+    assert evaluate_folders(results, truth, task="classes").notes == ()
+    (results / "objects.csv").write_text("")
+    evaluation = evaluate_folders(results, truth)
+    assert evaluation.kind == "instances"
+    assert "Scored as instances, since beside the results is their table objects.csv." in evaluation.notes
+    assert evaluation.overall["AP@0.5 (pooled)"] == 1
+    assert evaluate_folders(results, truth, task="classes").kind == "classes"
+
+
+def test_a_table_of_objects_beside_one_result(tmp_path):
+    empty, result = write(tmp_path, truth=INSTANCE_TRUTH * 0, result=INSTANCE_TRUTH), tmp_path / "result.tif"
+    (tmp_path / "other_objects.csv").write_text("")
+    assert evaluate_folders(result, empty / "truth.tif").kind == "binary"
+    (tmp_path / "result_objects.csv").write_text("")
+    evaluation = evaluate_folders(result, empty / "truth.tif")
+    assert "Objects: 0 in the truth, 3 in the results" in evaluation.notes[0]
+
+
+def test_a_mask_stays_a_mask_beside_a_table_of_objects(tmp_path):
+    results = write(tmp_path / "results", a=INSTANCE_TRUTH)
+    (results / "objects.csv").write_text("")
+    evaluation = evaluate_folders(results, write(tmp_path / "truth", a=INSTANCE_TRUTH > 0))
+    assert evaluation.kind == "binary"
+    assert evaluation.overall["IoU"] == 1
+
+
+def test_numbered_objects_are_not_scored_as_hundreds_of_classes(tmp_path):
+    stripes = np.tile([[0, 1, 2]], (100, 10))
+    truth = write(tmp_path / "truth", a=stripes)
+    results = write(tmp_path / "results", a=np.arange(3000).reshape(100, 30))
+    with pytest.raises(InputError, match=r"number objects \(2,997 values that .*has 3 classes: say --task instances"):
+        evaluate_folders(results, truth)
+    assert evaluate_folders(results, truth, task="instances").kind == "instances"
+    few = write(tmp_path / "few", a=np.arange(3000).reshape(100, 30) % 259)
+    assert len(evaluate_folders(few, truth).values) == 259
 
 
 @pytest.mark.parametrize(

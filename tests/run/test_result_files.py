@@ -48,14 +48,29 @@ def test_what_predict_writes_beside_is_no_result(truth, results):
     assert matched.probabilities() == (None, "Only 1 of 2 results have probabilities, so none were used.")
 
 
+def draw(path):
+    """Write the outlines of CELLS."""
+    square = [[[[0, 0], [3, 0], [3, 3], [0, 3], [0, 0]]], [[[4, 0], [7, 0], [7, 3], [4, 3], [4, 0]]]]
+    features = [{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": rings}} for rings in square]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+def test_one_of_two_files_may_be_outlines(tmp_path, results):
+    draw(tmp_path / "x.geojson")
+    for pair in ((results / "a.tif", tmp_path / "x.geojson"), (tmp_path / "x.geojson", results / "a.tif")):
+        matched = read_matched(*pair)
+        assert (matched.truths[0] == CELLS).all()
+        assert (matched.results[0] == CELLS).all()
+    draw(tmp_path / "y.geojson")
+    with pytest.raises(FileError, match=r"x\.geojson and .*y\.geojson are both outlines.* give one of the two as"):
+        read_matched(tmp_path / "x.geojson", tmp_path / "y.geojson")
+
+
 def test_the_truth_may_be_outlines(tmp_path, results):
     write(tmp_path / "drawn" / "images", "a", "b", pixels=CELLS * 90)
     (tmp_path / "drawn" / "masks").mkdir()
-    square = [[[[0, 0], [3, 0], [3, 3], [0, 3], [0, 0]]], [[[4, 0], [7, 0], [7, 3], [4, 3], [4, 0]]]]
-    features = [{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": rings}} for rings in square]
-    text = json.dumps({"type": "FeatureCollection", "features": features})
     for stem in "ab":
-        (tmp_path / "drawn" / "masks" / f"{stem}.geojson").write_text(text)
+        draw(tmp_path / "drawn" / "masks" / f"{stem}.geojson")
     matched = read_matched(results, tmp_path / "drawn")
     assert matched.names == ("a", "b")
     for truth in matched.truths:
@@ -193,6 +208,34 @@ def test_nothing_is_compared_with_itself(truth, tmp_path):
         read_matched(data / "masks", data)
     with pytest.raises(FileError, match=r"images/a\.tif is an image of .*data, and no result"):
         read_matched(data / "images", data)
+
+
+def test_a_part_of_an_image_is_an_image_of_its_own(tmp_path):
+    truth, results = tmp_path / "truth", tmp_path / "results"
+    for stem, pixels in (("fov", CELLS), ("fov_roi", CELLS[:2])):
+        write(truth, stem, pixels=pixels)
+        write(results, stem, pixels=pixels)
+    matched = read_matched(results, truth)
+    assert matched.names == ("fov", "fov_roi")
+    assert [result.shape for result in matched.results] == [(3, 7), (2, 7)]
+
+
+def test_equal_names_match_before_those_without_a_word(tmp_path):
+    data, results = tmp_path / "data", tmp_path / "results"
+    for stem, pixels in (("a", CELLS), ("a_seg", CELLS[:2])):
+        write(data / "images", stem, pixels=pixels)
+        write(data / "masks", stem, pixels=pixels)
+        write(results, stem, pixels=pixels)
+    assert [result.shape for result in read_matched(results, data).results] == [(3, 7), (2, 7)]
+    (results / "a_seg.tif").rename(results / "a_seg_mask.tif")
+    (results / "a.tif").rename(results / "labels_a.tif")
+    assert [result.shape for result in read_matched(results, data).results] == [(3, 7), (2, 7)]
+
+
+def test_an_image_beside_its_result(truth, results):
+    write(results, "b_mask")
+    with pytest.raises(FileError, match="results has several label images for b"):
+        read_matched(results, truth)
 
 
 def test_one_result_for_two_truths(tmp_path):

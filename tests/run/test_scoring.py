@@ -86,6 +86,30 @@ def test_binary_scores():
     assert score_binary([truth], [result]).confusion.tolist() == [[1, 1], [1, 2]]
 
 
+def test_scores_of_whole_images_leave_out_those_with_pixels_that_are_not_scored():
+    truth = np.array([[1, 1, 1, 0, 1, 1, 1]] * 3)
+    part, merged = np.where(np.arange(7) == 1, -1, truth), np.ones_like(truth)
+    scored = score_binary([truth, part, truth], [truth, merged, merged], em2012=True)
+    without = score_binary([truth, truth], [truth, merged], em2012=True)
+    for column, expected in zip(scored.columns[4:], without.columns[4:], strict=True):
+        assert column.overall() == pytest.approx(expected.overall())
+        assert np.isnan(column.of_images()).tolist() == [False, True, False]
+    assert scored.notes[-1] == (
+        "V_Rand, V_Info and the errors of 2012 are of whole images; left out: 1 of 3, with pixels that are not scored."
+    )
+    assert overall(scored)["precision"] == 51 / 57
+
+
+def test_no_image_is_whole():
+    truth = np.array([[-1, 1, 1, 1]] * 4)
+    scored = score_binary([truth], [np.ones_like(truth)], em2012=True)
+    found = overall(scored)
+    assert found["IoU"] == 1
+    assert all(math.isnan(found[name]) for name in ("V_Rand", "V_Info", "pixel error", "Rand error", "warping error"))
+    [note] = scored.notes
+    assert "left out: 1 of 1" in note
+
+
 def test_v_rand_is_that_of_the_challenge():
     rng = np.random.default_rng(0)
     inside = [(np.indices((9, 9)).sum(axis=0) % 5 > 0).astype(int)] * 3 + [np.zeros((9, 9), int)]

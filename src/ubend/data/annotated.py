@@ -47,21 +47,35 @@ from ubend.data.formats import (
 from ubend.data.rois import OUTLINE_SUFFIXES, is_roi_zip, labels_from_drawn, read_drawn
 from ubend.errors import FileError, InputError
 
-__all__ = ["Annotated", "Kind", "Pair", "Task", "class_indices", "find_pairs", "infer_task", "read_pairs"]
+__all__ = [
+    "Annotated",
+    "Kind",
+    "Pair",
+    "Task",
+    "bare_stem",
+    "class_indices",
+    "find_pairs",
+    "infer_task",
+    "look_numbered",
+    "read_pairs",
+]
 
 Kind = Literal["binary", "classes", "instances"]
 """What label values mean: one of two, one of some, or a number for each object."""
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "raw", "x", "inputs", "input")
-LABEL_FOLDERS = (
+_LABEL_NAMES = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth"),
-    *("truth", "instances", "segmentations", "segmentation", "rois", "roi"),
+    *("truth", "instances", "segmentations", "segmentation"),
 )
+_ROI_NAMES = ("rois", "roi")  # of an image they mean a part: fov_roi.tif is an image of its own
+LABEL_FOLDERS = (*_LABEL_NAMES, *_ROI_NAMES)
 _DRAWN_SUFFIXES = (*OUTLINE_SUFFIXES, ".npy")
 _ROI_SET = "roiset"
 
 _IMAGE_WORDS = ("images", "image", "img", "volume", "raw")
-_LABEL_WORDS = ("cp_masks", "seg", *LABEL_FOLDERS)
+_LABEL_WORDS = ("cp_masks", "seg", *_LABEL_NAMES)
+_DRAWN_WORDS = (*_LABEL_WORDS, *_ROI_NAMES)
 _OUTPUT_WORDS = ("flows", "cp_outlines", "outlines", "probabilities")  # what stands beside masks of Cellpose, or ours
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")  # nnU-Net, dataset format
 
@@ -191,6 +205,26 @@ def find_pairs(folder: str | Path, *, labels: str | None = None) -> list[Pair]:
     return _paired(*_flat(root, inside, labels), root)
 
 
+def bare_stem(stem: str) -> str:
+    """Strip the word that marks a file as labels, where there is one.
+
+    Parameters
+    ----------
+    stem : str
+        Of a file, without its ending.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> [bare_stem(stem) for stem in ("cell_mask", "labels_cell", "cell", "cell_roi")]
+    ['cell', 'cell', 'cell', 'cell_roi']
+    """
+    return _without(_LABEL_WORDS, stem) or stem
+
+
 def read_pairs(pairs: Iterable[Pair]) -> list[Annotated]:
     """Read pairs, a stack as one `Annotated` a page.
 
@@ -250,7 +284,8 @@ def infer_task(labels: Sequence[ArrayLike], *, kind: Kind | None = None, ignore:
            touch, for 80 % of the values; 50 % where there are more than 64): instances;
         5. else classes.
 
-        Not seen: that instances are what they are if each image has the same few numbers, as in a film of five cells.
+        Not seen: that instances are what they are if each image has the same few numbers, as in a film of five cells;
+        `look_numbered` tells where that may be.
     ignore : int, optional
         The value of unlabelled pixels. Without it, a lone 255 above 0, 1, … k is taken for it, as in PASCAL VOC; say
         ``ignore=-1`` if it is a class. Negative values are always unlabelled.
@@ -288,6 +323,32 @@ def infer_task(labels: Sequence[ArrayLike], *, kind: Kind | None = None, ignore:
     return Task(kind, _class_values(kind, values), ignore)
 
 
+def look_numbered(labels: Sequence[ArrayLike], *, ignore: int | None = None, share: float = 0.8) -> bool:
+    """Say whether label values may be numbers of objects: nearly each is one connected piece in its image.
+
+    Parameters
+    ----------
+    labels : sequence of array of int or bool, shape (rows, columns)
+        All label images of a data set.
+    ignore : int, optional
+        The value of unlabelled pixels; negative values are unlabelled in any case.
+    share : float
+        Of how many values this must be so.
+
+    Returns
+    -------
+    bool
+        True also for images without any object: nothing speaks against it.
+
+    Examples
+    --------
+    >>> look_numbered([np.array([[1, 1, 0, 2]])]), look_numbered([np.array([[1, 1, 0, 1]])])
+    (True, False)
+    """
+    images = [_checked(image) for image in labels]
+    return _share_in_one_piece(images, ignore, nothing=1.0) >= share
+
+
 def class_indices(labels: ArrayLike, task: Task) -> NDArray[np.int32]:
     """Turn label values into the network's class numbers.
 
@@ -301,7 +362,8 @@ def class_indices(labels: ArrayLike, task: Task) -> NDArray[np.int32]:
     Returns
     -------
     ndarray of int32, shape (rows, columns)
-        The position of each value in `task.values`, or the instance's own number; -1 where nobody labelled.
+        The position of each value in `task.values`, or the instance's own number; -1 where nobody labelled. Where an
+        instance's number is too large for int32, those of the image are numbered anew: 1, 2, … in their order.
 
     Raises
     ------
@@ -319,7 +381,7 @@ def class_indices(labels: ArrayLike, task: Task) -> NDArray[np.int32]:
     if task.ignore_label is not None:
         unlabelled |= array == task.ignore_label
     if task.kind == "instances":
-        return np.where(unlabelled, -1, array).astype(np.int32)
+        return np.where(unlabelled, -1, _numbers_in_int32(array, unlabelled))
     values = np.array(task.values)
     index = np.minimum(np.searchsorted(values, array), len(values) - 1)
     unknown = np.unique(array[(values[index] != array) & ~unlabelled])
@@ -329,6 +391,13 @@ def class_indices(labels: ArrayLike, task: Task) -> NDArray[np.int32]:
             f"they are {_some([str(value) for value in task.values], 10)}, and negative where unlabelled."
         )
     return np.where(unlabelled, -1, index).astype(np.int32)
+
+
+def _numbers_in_int32(array: NDArray[np.integer[Any]], unlabelled: NDArray[np.bool_]) -> NDArray[np.int32]:
+    if array.max(initial=0) <= np.iinfo(np.int32).max:
+        return array.astype(np.int32)
+    numbers = np.unique(array[~unlabelled & (array > 0)])
+    return np.searchsorted(numbers, array, side="right").astype(np.int32)  # 0 stays 0: it is below all of them
 
 
 # Layouts
@@ -450,7 +519,7 @@ def _paired(images: dict[str, _Files], labels: list[Path], root: Path) -> list[P
         return _without(_IMAGE_WORDS, stem)
 
     def label_core(path: Path) -> str | None:
-        return _without(_LABEL_WORDS, file_stem(path))
+        return _without(_DRAWN_WORDS if _is_drawn(path) else _LABEL_WORDS, file_stem(path))
 
     def single_image(path: Path) -> str | None:
         return next(iter(images)) if len(images) == 1 and path.stem.casefold() == _ROI_SET else None
@@ -645,12 +714,14 @@ def _guess(
     return "instances" if _share_in_one_piece(images, ignore) >= enough else "classes"
 
 
-def _share_in_one_piece(images: Sequence[NDArray[np.integer[Any]]], ignore: int | None) -> float:
+def _share_in_one_piece(
+    images: Sequence[NDArray[np.integer[Any]]], ignore: int | None, *, nothing: float = 0.0
+) -> float:
     """Share of the (image, value) with at least 95 % of the value's pixels in one connected piece; some images do."""
     count = max(1, min(len(images), _PIXELS_LOOKED_AT // max(image.size for image in images)))
     chosen = [images[k] for k in np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))]
     whole = [value for image in chosen for value in _in_one_piece(image, ignore)]
-    return float(np.mean(whole)) if whole else 0.0
+    return float(np.mean(whole)) if whole else nothing
 
 
 def _in_one_piece(image: NDArray[np.integer[Any]], ignore: int | None) -> NDArray[np.bool_]:

@@ -241,7 +241,7 @@ def evaluate(
     ],
     truth: Annotated[
         Path,
-        typer.Argument(help="Folder of label images of the same names, or an annotated folder; or one label image."),
+        typer.Argument(help="Folder of label images of the same names, or an annotated folder; or one label file."),
     ],
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write a table: one row an image.")] = None,
     json_file: Annotated[
@@ -260,6 +260,7 @@ def evaluate(
 
     _check_free([path for path in (csv_file, json_file) if path is not None], overwrite=overwrite)
     evaluation = evaluate_folders(results, truth, task=task, ignore=ignore, em2012=em2012)  # type: ignore[arg-type]
+    console.print(escape(f"Results: {results}, truth: {truth}"), soft_wrap=True)
     _print_scores(evaluation, every=every)
     if csv_file is not None:
         text = io.StringIO()

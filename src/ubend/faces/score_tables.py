@@ -133,15 +133,18 @@ def _how_to_read(evaluation: Evaluation) -> list[str]:
         )
         if said
     )
+    pooling = f"How scores were joined: {pooling}."
     images = len(evaluation.names)
     if images < FEWEST_IMAGES:
-        return [f"{pooling}.", f"No 95 % interval: it takes {FEWEST_IMAGES} images, here {_are(images)}."]
+        return [pooling, f"No 95 % interval: it takes {FEWEST_IMAGES} images, here {_are(images)}."]
+    if not any(evaluation.intervals.values()):
+        return [pooling, f"No 95 % interval: no score has {FEWEST_IMAGES} images with something to score."]
     few = " Of so few images it comes out rather too narrow." if images < FEW_FOR_AN_INTERVAL else ""
     interval = (
         f"95 % interval: bootstrap over images, {RESAMPLES:,} resamples. It says how much the score depends on which "
         f"images were scored, not on how the training went.{few}"
     )
-    return [f"{pooling}.", interval]
+    return [pooling, interval]
 
 
 def _are(number: int) -> str:

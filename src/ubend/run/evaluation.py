@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ubend.data.annotated import Kind, Task, class_indices, infer_task
+from ubend.data.annotated import Kind, Task, class_indices, infer_task, look_numbered
 from ubend.errors import InputError
 from ubend.run import pooling
 from ubend.run.pooling import Column
-from ubend.run.result_files import read_matched
+from ubend.run.result_files import Matched, read_matched
 from ubend.run.scoring import HEADLINES, score_binary, score_classes, score_instances
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "HEADLINES", "Evaluation", "ImageScores", "evaluate_arrays", "evaluate_folders"]
@@ -28,6 +28,9 @@ __all__ = ["FORMAT", "FORMAT_VERSION", "HEADLINES", "Evaluation", "ImageScores",
 FORMAT = "ubend-scores"
 FORMAT_VERSION = 1
 """Of what `Evaluation.to_dict` returns; docs/evaluate.md has the keys."""
+
+_MOST_ADDED = 256
+"""Values that only results have; with more of them they are no classes."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,8 @@ def evaluate_folders(
         A folder with images and labels, as for training, or with label images only; or one label image. STEM_mask.tif,
         STEM_labels.tif and the like match STEM.tif.
     task : {"binary", "classes", "instances"}, optional
-        What the labels mean, if it should not be inferred from the truth.
+        What the labels mean, if it should not be inferred: from the truth, and from a table of objects (objects.csv)
+        beside the results. It means instances where the truth may be numbered objects, too.
     ignore : int, optional
         The truth's value for pixels that are not annotated.
     em2012 : bool
@@ -271,7 +275,8 @@ def evaluate_folders(
         If a folder is missing, empty, or clearly the other one, if an image of the truth has no result, or if two
         have the same name; see `result_files.read_matched`.
     InputError
-        If the size of a result is not that of its truth, or a value is none of the task's.
+        If the size of a result is not that of its truth, a value is none of the task's, or the results number objects
+        where the truth has classes.
 
     Examples
     --------
@@ -285,7 +290,7 @@ def evaluate_folders(
     1.0
     """
     matched = read_matched(results, truth)
-    seen = infer_task(matched.truths, kind=task, ignore=ignore)
+    seen, why = _seen_task(matched, task, ignore)
     probabilities, few = matched.probabilities() if seen.kind == "binary" else (None, "")
     evaluation = evaluate_arrays(
         matched.truths,
@@ -296,12 +301,25 @@ def evaluate_folders(
         extent="all",
         em2012=em2012,
     )
-    odd = _other_task(matched.results, matched.truths, seen)
-    notes = (*evaluation.notes, few, odd, *matched.notes)
+    odd = _other_task(matched.results, matched.truths, seen, stated=task is not None)
+    notes = (*evaluation.notes, why, few, odd, *matched.notes)
     return replace(evaluation, notes=tuple(note for note in notes if note))
 
 
-def _other_task(results: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]], task: Task) -> str:
+def _seen_task(matched: Matched, kind: Kind | None, ignore: int | None) -> tuple[Task, str]:
+    """Infer the task from the truth, and from what only a model of single objects leaves; say so if that decided."""
+    seen = infer_task(matched.truths, kind=kind, ignore=ignore)
+    if kind is not None or seen.kind == "instances" or not matched.objects_table:
+        return seen, ""
+    if not look_numbered(matched.truths, ignore=seen.ignore_label):
+        return seen, ""
+    by_results = infer_task(matched.truths, kind="instances", ignore=seen.ignore_label)
+    return by_results, f"Scored as instances, since beside the results is their table {matched.objects_table}."
+
+
+def _other_task(
+    results: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]], task: Task, *, stated: bool = False
+) -> str:
     """Say so if the results look as if they were made for another task than the truth."""
     most = max(_n_objects(result) for result in results)
     if task.kind == "instances" and most == 1 and max(_n_objects(truth) for truth in truths) > 1:
@@ -311,7 +329,13 @@ def _other_task(results: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]],
         )
     if task.kind == "binary" and most > 1:
         return "The results number objects and the truth does not: all that is not 0 is scored as foreground."
+    if task.kind == "classes" and not stated and all(_each_in_one_piece(images, task) for images in (truths, results)):
+        return "Each value is one connected piece, as numbered objects are: if they are, say --task instances."
     return ""
+
+
+def _each_in_one_piece(images: Sequence[NDArray[Any]], task: Task) -> bool:
+    return look_numbered(images, ignore=task.ignore_label, share=1.0)
 
 
 def _n_objects(labels: NDArray[Any]) -> int:
@@ -340,7 +364,14 @@ def _with_values_of(results: Sequence[NDArray[Any]], task: Task) -> Task:
     if task.kind != "classes":
         return task
     found = {int(value) for result in results for value in np.unique(result)} - {task.ignore_label}
-    return replace(task, values=tuple(sorted({*task.values, *(value for value in found if value >= 0)})))
+    added = {value for value in found if value >= 0} - set(task.values)
+    if len(added) > _MOST_ADDED:
+        raise InputError(
+            f"The results number objects ({len(added):,} values that the truth has not), and the truth has "
+            f"{len(task.values)} classes: say --task instances if its values are objects, too, else give results of "
+            "its classes."
+        )
+    return replace(task, values=tuple(sorted({*task.values, *added})))
 
 
 def _check_counts(n: int, **others: Sequence[Any] | None) -> None:

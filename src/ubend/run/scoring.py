@@ -77,7 +77,8 @@ def score_binary(
     Parameters
     ----------
     truths : sequence of ndarray of int, shape (rows, columns)
-        0, 1, and -1 where nothing is scored.
+        0, 1, and -1 where nothing is scored. V_Rand, V_Info and the errors of 2012 follow regions through the whole
+        image: one with a pixel that is not scored has none of them.
     results : sequence of ndarray of int, shape (rows, columns)
         0 and 1.
     probabilities : sequence of ndarray of float32, shape (classes, rows, columns), optional
@@ -98,33 +99,59 @@ def score_binary(
     [('precision', 1.0), ('recall', 0.5)]
     """
     counts = _confusions(truths, results, 2)
-    inside = [truth == 1 for truth in truths]
-    if probabilities is None:
-        proposals = [result == 1 for result in results]
-        how = "from the label images as they are."
-    else:
-        proposals = [classes[-1] for classes in probabilities]
+    overlap = [_of_foreground(score, counts) for score in (_IOU, _DICE)]
+    errors = [_of_foreground(score, counts) for score in (_PRECISION, _RECALL)] if extent == "all" else []
+    whole = np.array([bool((truth >= 0).all()) for truth in truths])
+    inside = [truth == 1 for truth, complete in zip(truths, whole, strict=True) if complete]
+    maps = [result == 1 for result in results] if probabilities is None else [classes[-1] for classes in probabilities]
+    proposals = [proposal for proposal, complete in zip(maps, whole, strict=True) if complete]
+    v_columns, notes = _v_scores(inside, proposals, of_labels=probabilities is None)
+    old, notes_of_2012 = _errors_of_2012(inside, proposals) if em2012 else ([], [])
+    columns = [_in_all_images(column, whole) for column in (*v_columns, *old)]
+    left_out = _left_out(int((~whole).sum()), len(truths), em2012=em2012)
+    return Scored((*overlap, *errors, *columns), (*notes, *notes_of_2012, *left_out), _total(counts))
+
+
+def _in_all_images(column: Column, has: NDArray[np.bool_]) -> Column:
+    """Spread a score of some images over all of them; the others have nothing to score."""
+    sides = np.zeros((2, len(has), 1))
+    sides[:, has] = column.numerator, column.denominator
+    return replace(column, numerator=sides[0], denominator=sides[1])
+
+
+def _left_out(n: int, of: int, *, em2012: bool) -> tuple[str, ...]:
+    if n == 0:
+        return ()
+    which = "V_Rand, V_Info and the errors of 2012" if em2012 else "V_Rand and V_Info"
+    return (f"{which} are of whole images; left out: {n} of {of}, with pixels that are not scored.",)
+
+
+def _v_scores(
+    inside: Sequence[NDArray[np.bool_]], proposals: Sequence[NDArray[Any]], *, of_labels: bool
+) -> tuple[list[Column], list[str]]:
+    """Score by V_Rand and V_Info, each at its own best threshold."""
+    if not inside:
+        return [_of_no_image(score) for score in (_V_RAND, _V_INFO)], []
     both = em_challenge.v_scores(inside, proposals)
-    if probabilities is not None:
-        chosen = " and ".join(f"{score.threshold:.1f}" for score in both)
-        how = f"from the probabilities, at the best of 11 thresholds over all images ({chosen}); intervals keep them."
+    chosen = " and ".join(f"{score.threshold:.1f}" for score in both)
+    how = f"from the probabilities, at the best of 11 thresholds over all images ({chosen}); intervals keep them."
+    if of_labels:
+        how = "from the label images as they are."
     has_inside = np.array([[image.any()] for image in inside])
-    v_columns = [
+    columns = [
         # A slice with cells whose score is 0/0 stays nan here, and makes the mean nan, as the organisers' does.
         Column(score, np.where(has_inside, _column(found.slices), 0.0), has_inside.astype(np.float64))
         for score, found in zip((_V_RAND, _V_INFO), both, strict=True)
     ]
-    overlap = [_of_one_class(score, counts, 1) for score in (_IOU, _DICE)]
-    errors = [_of_one_class(score, counts, 1) for score in (_PRECISION, _RECALL)] if extent == "all" else []
-    old, notes = _errors_of_2012(inside, proposals) if em2012 else ([], [])
-    notes = [f"V_Rand and V_Info: after thinning, {how}", *notes]
-    return Scored((*overlap, *errors, *v_columns, *old), tuple(notes), _total(counts))
+    return columns, [f"V_Rand and V_Info: after thinning, {how}"]
 
 
 def _errors_of_2012(
     inside: Sequence[NDArray[np.bool_]], proposals: Sequence[NDArray[Any]]
 ) -> tuple[list[Column], list[str]]:
     """Score by the errors of 2012, each at its own best threshold."""
+    if not inside:
+        return [_of_no_image(score) for score in (_PIXEL_ERROR, _RAND_ERROR, _WARPING_ERROR)], []
     pixel, rand = em_challenge.pixel_error(inside, proposals), em_challenge.rand_error(inside, proposals)
     warping = em_challenge.warping_error(inside, proposals)
     found = [proposal > np.float64(pixel.threshold) for proposal in proposals]
@@ -139,6 +166,10 @@ def _errors_of_2012(
     ]
     levels = ", ".join(f"{error.threshold:.1f}" for error in (pixel, rand, warping))
     return columns, [f"Errors of 2012: lower is better; each at its best threshold over all images ({levels})."]
+
+
+def _of_no_image(score: Score) -> Column:
+    return Column(score, np.zeros((0, 1)), np.zeros((0, 1)))
 
 
 def score_classes(
@@ -178,15 +209,14 @@ def score_classes(
         "recall": "share of the pixels of the class that were found",
     }
     names = list(meanings)[: 4 if extent == "all" else 2]
-    means = [
-        Column(
-            Score(f"mean {name}", meanings[name], "classes"),
-            *_ratio(name, counts),
-        )
-        for name in names
-    ]
+    ratios = {name: _ratio(name, counts) for name in names}
+    means = [Column(Score(f"mean {name}", meanings[name], "classes"), *ratios[name]) for name in names]
     single = [
-        _of_one_class(Score(name, meanings[name], "pixels"), counts, k, value)
+        Column(
+            Score(f"{name} of {value}", meanings[name], "pixels", of_class=value),
+            ratios[name][0][:, [k]],
+            ratios[name][1][:, [k]],
+        )
         for name in names
         for k, value in enumerate(values)
     ]
@@ -221,7 +251,7 @@ def score_instances(
     """
     pairs = list(zip(truths, results, strict=True))
     counts = _confusions([np.minimum(truth, 1) for truth in truths], [result > 0 for result in results], 2)
-    overlap = [_of_one_class(score, counts, 1) for score in (_IOU, _DICE)]
+    overlap = [_of_foreground(score, counts) for score in (_IOU, _DICE)]
     thresholds = _IOU_THRESHOLDS if extent == "all" else (0.5,)
     matchings = [cells.match_all(truth, result, thresholds) for truth, result in pairs]
     at_05 = [found[0] for found in matchings]
@@ -307,11 +337,9 @@ def _ratio(name: str, counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], N
     return numerator.astype(np.float64), denominator.astype(np.float64)
 
 
-def _of_one_class(score: Score, counts: NDArray[np.int64], k: int, value: int | None = None) -> Column:
+def _of_foreground(score: Score, counts: NDArray[np.int64]) -> Column:
     numerator, denominator = _ratio(score.name, counts)
-    if value is not None:
-        score = replace(score, name=f"{score.name} of {value}", of_class=value)
-    return Column(score, numerator[:, [k]], denominator[:, [k]])
+    return Column(score, numerator[:, [1]], denominator[:, [1]])
 
 
 def _total(counts: NDArray[np.int64]) -> NDArray[np.int64]:
