@@ -58,11 +58,20 @@ def test_distances_are_read_where_the_labels_are():
 
 def test_every_image_is_used_once_before_any_is_used_again():
     images = [image_of(value) for value in range(5)]
-    tiles = TileConfig(size=4, batch=3, aimed=0)
+    tiles = TileConfig(size=44, batch=3, aimed=0)
     seen = [int(tile([*images], (7, step, sample), tiles=tiles)[0].mean()) for step in range(10) for sample in range(3)]
     rounds = [tuple(seen[k : k + 5]) for k in range(0, 30, 5)]
     assert all(sorted(values) == [0, 1, 2, 3, 4] for values in rounds)
     assert len(set(rounds)) > 1
+
+
+def test_a_large_image_gives_as_many_tiles_as_cover_it():
+    images = [image_of(1, (16, 16)), image_of(2, (32, 48)), image_of(3, (2, 2))]  # 1, 6, and at least 1
+    tiles = TileConfig(size=16, batch=4, aimed=0)
+    seen = [
+        round(float(tile(images, (7, step, sample), tiles=tiles)[0].mean())) for step in range(4) for sample in range(4)
+    ]
+    assert sorted(seen[:8]) == sorted(seen[8:]) == [1, 2, 2, 2, 2, 2, 2, 3]
 
 
 def test_normalised_as_the_image_says():

@@ -137,12 +137,13 @@ def draw_tile(
 ) -> Tile:
     """Make the tile with the number `key` = (seed, step, sample).
 
-    Every image is used once before any is used again. `margin` is what an unpadded network loses at each side.
+    In one round every image gives as many tiles as it takes to cover it, in an order drawn anew for each round.
+    `margin` is what an unpadded network loses at each side.
     """
     seed, step, sample = key
-    number = step * tiles.batch + sample
-    epoch, place = divmod(number, len(images))
-    order = np.random.default_rng((seed, epoch, 0, 1)).permutation(len(images))  # 4 numbers: no stream of a tile
+    turns = np.repeat(np.arange(len(images)), [_tiles_to_cover(image, tiles.size - 2 * margin) for image in images])
+    epoch, place = divmod(step * tiles.batch + sample, len(turns))
+    order = np.random.default_rng((seed, epoch, 0, 1)).permutation(turns)  # 4 numbers: no stream of a tile
     source = images[order[place]]
     rng = np.random.default_rng(key)
     shape = (tiles.size, tiles.size)
@@ -152,6 +153,11 @@ def draw_tile(
     tile = augment(draw, source.image, source.classes, *maps, centre=centre, shape=shape, margin=margin)
     tile.image.sub_(torch.from_numpy(source.offset)).mul_(torch.from_numpy(source.gain))
     return tile
+
+
+def _tiles_to_cover(image: TrainingImage, output: int) -> int:
+    """Tiles that have as many pixels as the image: a large one has more to teach, but none is left out."""
+    return max(1, round(image.classes.size / output**2))
 
 
 def _centre(rng: np.random.Generator, source: TrainingImage, tiles: TileConfig, output: int) -> tuple[float, float]:
