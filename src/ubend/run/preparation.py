@@ -21,7 +21,7 @@ from ubend.method.touching import separate_touching
 from ubend.run.contract import Contract, Normalisation, channels_first, count, is_gray, not_finite
 from ubend.run.recipe import EnergyConfig, Recipe
 
-SPLIT_BY_DISTANCE = 0.1
+SPLIT_BY_DISTANCE = 0.2
 """Dynamics of a learned distance at which objects are parted before held-out images have been asked."""
 MOST_HELD_OUT = 32
 """Images on which a run is validated at most."""

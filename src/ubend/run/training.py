@@ -173,14 +173,14 @@ def train(  # noqa: PLR0913
     prepared = prepare(rest, contract)
     try:
         net, quality, steps_done = fit(
-            prepared, held_out, contract, device=chosen, seed=seed, start=start,
-            on_step=on_step, on_validation=on_validation,
+            prepared, held_out, contract, tuning=tuning_cost(held_out, contract, rest), device=chosen, seed=seed,
+            start=start, on_step=on_step, on_validation=on_validation,
         )  # fmt: skip
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
             raise
         raise OutOfMemory(_smaller_tiles(recipe)) from None
-    contract = tune_objects(net.to(chosen), held_out, contract)
+    contract = tune_objects(net.to(chosen), held_out, contract, rest)
     provenance = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "images": {image.name: fingerprint(image) for image in rest},
@@ -246,13 +246,14 @@ def fit(
     held_out: Sequence[Annotated],
     contract: Contract,
     *,
+    tuning: float = 0.0,
     device: torch.device,
     seed: int,
     start: float,
     on_step: OnStep | None = None,
     on_validation: OnValidation | None = None,
 ) -> tuple[UNet, dict[str, float], int]:
-    """Run the training loop.
+    """Run the training loop; `tuning` says how many times as long as a validation what follows the last one takes.
 
     Returns
     -------
@@ -310,7 +311,7 @@ def fit(
                 if on_validation is not None:
                     on_validation(step, evaluation)
                 quality = dict(evaluation.overall)
-                clock.reserve(time.perf_counter() - began, left=len(pending), then=tuning_cost(held_out, contract))
+                clock.reserve(time.perf_counter() - began, left=len(pending), then=tuning)
                 if clock.too_slow(len(pending)):
                     pending = pending[-1:]
     _check_weights(net, step, rate)

@@ -18,11 +18,11 @@ from ubend.run.prediction import VIEWS, Views, predict_labels, predict_probabili
 from ubend.scores import cells
 
 SPLITS = (0.0, 0.75, 1.5, 3.0)
-SPLITS_OF_DISTANCE = (0.1, 0.05, 0.2, 0.3, 0.0)
+SPLITS_OF_DISTANCE = (0.2, 0.1, 0.3, 0.4, 0.0)
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
 """What is tried on the held-out images; of equals the first is taken."""
 MOST_TUNED_ON = 2**22
-"""Pixels of the held-out images beyond which `tune_objects` takes no more of them."""
+"""Pixels of all images beyond which `tune_objects` takes no more of them."""
 IOU_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """A choice is judged by the mean over these of the average precision: it tells more than one threshold does."""
 
@@ -32,10 +32,14 @@ def validate(net: UNet, held_out: Sequence[Annotated], contract: Contract) -> Ev
     return _score(_probabilities(net, held_out, contract), held_out, contract)
 
 
-def tune_objects(net: UNet, held_out: Sequence[Annotated], contract: Contract) -> Contract:
-    """Choose on held-out images how foreground becomes objects: one rule after the other, each best for those before.
+def tune_objects(
+    net: UNet, held_out: Sequence[Annotated], contract: Contract, trained_on: Sequence[Annotated] = ()
+) -> Contract:
+    """Choose on annotated images how foreground becomes objects: one rule after the other, each best for those before.
 
-    A choice is only left for one that is better. The scores that a model states are those before this choice, and of
+    Held-out images come first. Where they are few, those that were trained on help: three images are too little to
+    know how small an object may be, and what is chosen here is not what training has learned by heart. A choice is
+    only left for one that is better. The scores that a model states are those before this choice, and of
     one view, so that the held-out images have not been used for anything when they are scored.
 
     Returns
@@ -45,7 +49,7 @@ def tune_objects(net: UNet, held_out: Sequence[Annotated], contract: Contract) -
     """
     if contract.task.kind != "instances" or not held_out:
         return contract
-    images = _tuned_on(held_out)
+    images = _tuned_on([*held_out, *trained_on])
     probabilities = _probabilities(net, images, contract, views=contract.views)  # as they will be when it counts
     truths = [class_indices(image.labels, contract.task) for image in images]
 
@@ -64,36 +68,41 @@ def tune_objects(net: UNet, held_out: Sequence[Annotated], contract: Contract) -
     return replace(contract, objects=best)
 
 
-def tuning_cost(held_out: Sequence[Annotated], contract: Contract) -> float:
+def tuning_cost(held_out: Sequence[Annotated], contract: Contract, trained_on: Sequence[Annotated] = ()) -> float:
     """Tell how many times as long as `validate` the choice of `tune_objects` takes, at most."""
     if contract.task.kind != "instances" or not held_out:
         return 0.0
-    pixels, of = (sum(image.labels.size for image in images) for images in (_tuned_on(held_out), held_out))
+    tuned_on = _tuned_on([*held_out, *trained_on])
+    pixels, of = (sum(image.labels.size for image in images) for images in (tuned_on, held_out))
     return (
         pixels / of * max(VIEWS[contract.views], sum(len(values) for _, values in _choices(contract.objects, SPLITS)))
     )
 
 
-def _tuned_on(held_out: Sequence[Annotated]) -> Sequence[Annotated]:
-    pixels = np.cumsum([image.labels.size for image in held_out])
-    return held_out[: max(1, int(np.searchsorted(pixels, MOST_TUNED_ON, side="right")))]
+def _tuned_on(images: Sequence[Annotated]) -> Sequence[Annotated]:
+    pixels = np.cumsum([image.labels.size for image in images])
+    return images[: max(1, int(np.searchsorted(pixels, MOST_TUNED_ON, side="right")))]
 
 
 def _choices(rules: ObjectRules, splits: tuple[float, ...]) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     return (
         ("split", splits),
         ("threshold", THRESHOLDS),
-        ("smallest", tuple(rules.smallest * k // 2 for k in (2, 1, 4, 8))),
+        ("smallest", tuple(rules.smallest * k // 2 for k in (2, 1, 4))),
         ("fill_holes", (True, False)),
         ("gap", (rules.gap, 0)),
     )
 
 
 def _mean_precision(truths: Sequence[NDArray[Any]], results: Sequence[NDArray[Any]]) -> float:
-    """Average precision of all images pooled, averaged over the IoU thresholds."""
+    """Average precision of each image, averaged over the IoU thresholds and the images.
+
+    Not pooled: of three images one with many objects would choose for all that is to come.
+    """
     matchings = [cells.match_all(truth, found, IOU_THRESHOLDS) for truth, found in zip(truths, results, strict=True)]
-    precisions = [cells.pooled(at_one).average_precision for at_one in zip(*matchings, strict=True)]
-    return float(np.nan_to_num(np.mean(precisions)))
+    precisions = [np.mean([one.average_precision for one in of_image]) for of_image in matchings]
+    known = [precision for precision in precisions if not np.isnan(precision)]
+    return float(np.mean(known)) if known else 0.0
 
 
 def _probabilities(
