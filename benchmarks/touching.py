@@ -30,8 +30,8 @@ SCORES = ("AP@0.5 (pooled)", "AP@0.75 (pooled)", "SEG", "pairs apart")
 TRAININGS = {
     "foreground": {"w0": 0.0, "distance": 0.0},
     "foreground, border weights": {"w0": 10.0, "distance": 0.0},
-    "foreground and distance": {"w0": 0.0, "distance": 5.0},
-    "foreground and distance, border weights": {"w0": 10.0, "distance": 5.0},
+    "foreground and distance": {"w0": 0.0, "distance": 1.0},
+    "foreground and distance, border weights": {"w0": 10.0, "distance": 1.0},
 }
 FOLDS = {"dsb2018": (slice(48, 64), slice(260, 360)), "coelho2009_nuclei": (slice(0, 10), slice(10, 22))}
 ABOUT = {
