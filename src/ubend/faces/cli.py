@@ -150,7 +150,7 @@ def train(
         device=device, seed=seed, overwrite=overwrite,
     )  # fmt: skip
     if model.contract.task.kind == "instances":
-        chosen = "as chosen on the held-out images" if model.contract.quality else "by default"
+        chosen = "as chosen on the annotated images" if model.contract.quality else "by default"
         console.print(f"Objects, {chosen}: {_rules_in_words(model.contract)}")
     if model.contract.quality:
         before = ", before that choice" if model.contract.task.kind == "instances" else ""

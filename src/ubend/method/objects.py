@@ -37,7 +37,7 @@ _Window = tuple[slice, slice]
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectRules:
-    """How foreground becomes objects; what is best depends on the images, so training chooses on held-out ones.
+    """How foreground becomes objects; what is best depends on the images, so training chooses on annotated ones.
 
     Attributes
     ----------
