@@ -52,7 +52,7 @@ def dsb2018(_names: list[str]) -> Split:
 
 
 def dsb2018_again(_names: list[str]) -> Split:
-    """Other images, on none of which any choice was made."""
+    """Other images, for which the recipe was not chosen."""
     return fluorescence(range(16), [*range(360, 429), *range(16, 47)])
 
 

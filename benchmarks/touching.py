@@ -4,7 +4,7 @@
     python benchmarks/touching.py dsb2018 --steps 300        one set, a table on the screen
 
 Each row of a set is one training, scored twice on images that were not trained on: connected components, and components
-parted as the held-out images of the training say. The folds are not those of benchmarks/real_data.py.
+parted as the annotated images of the training say. The folds are not those of benchmarks/real_data.py.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def measure(name: str, steps: int, seed: int) -> list[list[str]]:
 
 
 def table_of(rows: Sequence[Sequence[str]]) -> str:
-    return markdown_table(["set", "learned", "objects", *SCORES, "chosen on held-out images"], rows)
+    return markdown_table(["set", "learned", "objects", *SCORES, "chosen rules"], rows)
 
 
 def main() -> None:

@@ -37,10 +37,10 @@ def tune_objects(
 ) -> Contract:
     """Choose on annotated images how foreground becomes objects: one rule after the other, each best for those before.
 
-    Held-out images come first. Where they are few, those that were trained on help: three images are too little to
-    know how small an object may be, and what is chosen here is not what training has learned by heart. A choice is
-    only left for one that is better. The scores that a model states are those before this choice, and of
-    one view, so that the held-out images have not been used for anything when they are scored.
+    Held-out images come first. Where they are few, those that were trained on help, although the network is surer of
+    them than of others: three images are too little to know how small an object may be. A choice is only left for one
+    that is better. The scores that a model states are those before this choice, and of one view, so that the held-out
+    images have not been used for anything when they are scored.
 
     Returns
     -------
