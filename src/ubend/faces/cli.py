@@ -27,6 +27,7 @@ from ubend.errors import FileError, InputError, UbendError
 if TYPE_CHECKING:
     from ubend.run.contract import Contract
     from ubend.run.evaluation import Evaluation
+    from ubend.run.folds import FoldsState
     from ubend.run.model import Model
     from ubend.run.training import Progress as TrainingProgress
 
@@ -137,6 +138,10 @@ def train(
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="default, paper, or a TOML file.")] = "default",
     minutes: Minutes = None,
     steps: Annotated[int | None, typer.Option(help="How many steps to train, instead of minutes.")] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Hold each image out once, to know how good a model is: so many trainings more."),
+    ] = None,
     labels: Annotated[str | None, typer.Option(help="Name of the label folder, if there are several.")] = None,
     task: TaskKind = None,
     ignore: Ignore = None,
@@ -147,12 +152,14 @@ def train(
     """Train a model on a folder of annotated images."""
     model = _train(
         data, out, recipe=recipe, minutes=minutes, steps=steps, labels=labels, task=task, ignore=ignore,
-        device=device, seed=seed, overwrite=overwrite,
+        device=device, seed=seed, folds=folds, overwrite=overwrite,
     )  # fmt: skip
     if model.contract.task.kind == "instances":
         chosen = "as chosen on the annotated images" if model.contract.quality else "by default"
         console.print(f"Objects, {chosen}: {_rules_in_words(model.contract)}")
-    if model.contract.quality:
+    if "folds" in model.contract.provenance:
+        console.print(f"Quality, {_of_folds(model.contract)}: {_with_intervals(model.contract)}")
+    elif model.contract.quality:
         before = ", before that choice" if model.contract.task.kind == "instances" else ""
         console.print(f"On held-out images{before}: {_in_one_line(model.contract.quality)}")
     else:
@@ -162,7 +169,8 @@ def train(
             else "there are fewer than three"
         )
         console.print(f"No image was held out ({why}), so its quality is unknown.")
-    console.print(f"Wrote {escape(str(out / 'model.safetensors'))}, recipe.toml, log.csv. Next:")
+    table = ", folds.csv" if "folds" in model.contract.provenance else ""
+    console.print(f"Wrote {escape(str(out / 'model.safetensors'))}, recipe.toml, log.csv{table}. Next:")
     console.print(f"  [bold]{_command('ubend predict', out, 'IMAGES --out RESULTS')}[/]")
 
 
@@ -306,20 +314,37 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
 
         def on_step(progress: "TrainingProgress") -> None:
             text = f"step {progress.step}  energy {progress.energy:.3f}  {progress.speed:.1f} steps/s"
-            show("Training", progress.share, text, progress.seconds_left)
+            what = f"Fold {progress.fold} of {progress.folds}" if progress.fold else "Training"
+            show(what, progress.share, text, progress.seconds_left)
             waiting.append(progress.waiting)
 
         def on_validation(step: int, evaluation: "Evaluation") -> None:
             console.print(f"  after step {step}, on held-out images: {_in_one_line(evaluation.overall)}")
 
+        def on_plan(contract: "Contract", trained_on: int, held_out: int) -> None:
+            _print_plan(contract, trained_on, held_out)
+            if dealt:
+                _print_folds(dealt[0], contract)
+
+        def on_folds(state: "FoldsState") -> None:
+            if state.of_all is not None:
+                _print_scores(state.of_all)
+            elif state.of_fold is not None:
+                of = f"{state.done} of {state.dealt.number}"
+                console.print(f"  fold {of}, on its images: {_in_one_line(state.of_fold.overall)}")
+            else:
+                dealt.append(state)
+
         waiting: list[float] = [0.0]
+        dealt: list[FoldsState] = []
         model = train_folder(
-            data, out, minutes=minutes, steps=steps, on_step=on_step, on_validation=on_validation, on_plan=_print_plan,
-            **choices,
+            data, out, minutes=minutes, steps=steps, on_step=on_step, on_validation=on_validation, on_plan=on_plan,
+            on_folds=on_folds, **choices,
         )  # fmt: skip
     made = model.contract.provenance
+    what = "Trained the model itself:" if "folds" in made else "Trained"
     console.print(
-        f"Trained {made['steps']} steps in {made['minutes']:.1f} minutes; "
+        f"{what} {made['steps']} steps in {made['minutes']:.1f} minutes; "
         f"waited for tiles {waiting[-1]:.1%} of the time."
     )
     return model
@@ -345,6 +370,33 @@ def _print_plan(contract: "Contract", trained_on: int, held_out: int) -> None:
         console.print(
             f"Pixels with the label {contract.task.ignore_label} count as not labelled (--ignore says otherwise)"
         )
+
+
+def _print_folds(state: "FoldsState", contract: "Contract") -> None:
+    """Say how the time is shared, and what is special about the folds."""
+    length = contract.recipe.training
+    each = f"{length.minutes:.2g} minutes" if length.minutes else f"{length.steps} steps"
+    console.print(f"{state.dealt.number} folds of {each}, then the model {each}, on all images")
+    for note in state.dealt.notes:
+        console.print(escape(note))
+
+
+def _of_folds(contract: "Contract") -> str:
+    folds = contract.provenance["folds"]
+    chosen = ", rules for objects from the other folds" if contract.task.kind == "instances" else ""
+    images = _count(len(folds["of"]), "image")
+    return f"of {folds['number']} folds ({images}, each scored by a network that has not seen it{chosen})"
+
+
+def _with_intervals(contract: "Contract") -> str:
+    """The scores with their 95 % intervals; of many classes only the means."""
+    ends = contract.provenance["folds"]["intervals"]
+    shown = list(contract.quality.items())
+    shown = shown if len(shown) <= 8 else shown[:2]
+    return ", ".join(
+        f"{name} {_score(value)}" + (f" (95 % {_score(ends[name][0])}–{_score(ends[name][1])})" if name in ends else "")
+        for name, value in shown
+    )
 
 
 def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
@@ -461,9 +513,7 @@ def _print_contract(contract: "Contract") -> None:
         "Pixel size": f"{contract.pixel_size:g} µm" if contract.pixel_size else "not known",
         "Trained on": f"{_count(len(made.get('images', {})), 'image')}, {made.get('steps')} steps, "
         f"{made.get('minutes')} minutes, {made.get('date')}",
-        "Held-out images": "at the end of training, one view: " + _plain(contract.quality)
-        if contract.quality
-        else "none, so the quality is unknown",
+        "Held-out images": _where_quality_came_from(contract),
         "Made with": ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items()),
     }
     if task.kind == "instances":
@@ -472,6 +522,14 @@ def _print_contract(contract: "Contract") -> None:
     for name, value in lines.items():
         table.add_row(f"[bold]{name}[/]", escape(value))
     console.print(table)
+
+
+def _where_quality_came_from(contract: "Contract") -> str:
+    if "folds" in contract.provenance:
+        return f"{_of_folds(contract)}: {_with_intervals(contract)}"
+    if contract.quality:
+        return "at the end of training, one view: " + _plain(contract.quality)
+    return "none, so the quality is unknown"
 
 
 def _rules_in_words(contract: "Contract") -> str:

@@ -77,11 +77,13 @@ class Contract:
     views : {"one", "dihedral", "rotations"}
         Over which views of an image the probabilities are averaged.
     objects : ObjectRules
-        For instances: how foreground becomes objects, as chosen on the annotated images, held-out ones first.
+        For instances: how foreground becomes objects, as chosen on the annotated images, held-out ones first; with
+        folds on all of them, each as held out.
     pixel_size : float or None
         Micrometres a pixel of the training images, where they said so.
     quality : dict of str to float
-        Scores on held-out images; empty if none were held out.
+        Scores on held-out images; empty if none were held out. With folds they are those of all images, each by a
+        network that has not seen it, and ``provenance["folds"]`` has their intervals and who was in which fold.
     recipe : Recipe
     provenance : dict
         When, from what, with what the model was made.

@@ -7,6 +7,7 @@ energy, backward, step, report.
 import contextlib
 import csv
 import datetime
+import io
 import math
 import platform
 import time
@@ -31,6 +32,7 @@ from ubend.method.network import UNet
 from ubend.run.contract import Contract
 from ubend.run.device import autocast, choose_device, is_out_of_memory, mixed_precision
 from ubend.run.evaluation import Evaluation
+from ubend.run.folds import Dealt, FoldsState, OnFolds, OutOfFold, SharedTime, deal, described, out_of_fold
 from ubend.run.model import FILE_NAME, Model
 from ubend.run.prediction import margin
 from ubend.run.preparation import (
@@ -45,7 +47,7 @@ from ubend.run.preparation import (
 from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, load_recipe, to_toml
 from ubend.run.validation import tune_objects, tuning_cost, validate
 
-RECIPE, LOG = "recipe.toml", "log.csv"
+RECIPE, LOG, FOLDS = "recipe.toml", "log.csv", "folds.csv"
 """What a run leaves beside its model."""
 VALIDATED_AT = (0.25, 0.5, 0.75, 1.0)
 """Shares of a run after which the model is validated."""
@@ -75,6 +77,9 @@ class Progress:
         Share of the time of all steps so far in which the network waited for tiles.
     speed : float
         Steps a second so far, validations not counted.
+    fold, folds : int
+        With folds: which of them a network is trained for, 0 for the model itself, and how many there are. `share` and
+        `seconds_left` are then those of all trainings together.
     """
 
     step: int
@@ -85,6 +90,8 @@ class Progress:
     learning_rate: float
     waiting: float
     speed: float
+    fold: int = 0
+    folds: int = 0
 
 
 OnStep = Callable[[Progress], None]
@@ -103,9 +110,11 @@ def train(  # noqa: PLR0913
     ignore: int | None = None,
     device: str | None = None,
     seed: int = 0,
+    folds: int | None = None,
     on_plan: OnPlan | None = None,
     on_step: OnStep | None = None,
     on_validation: OnValidation | None = None,
+    on_folds: OnFolds | None = None,
 ) -> Model:
     """Train a U-Net on a few annotated images.
 
@@ -130,10 +139,16 @@ def train(  # noqa: PLR0913
         "cpu", "cuda", "mps"; without it the best there is.
     seed : int
         Of all randomness.
+    folds : int, optional
+        Hold each image out once: before the model, which is trained on all images, as many networks are trained on all
+        but a fold of them. Minutes are those of all these trainings together, steps those of each. The quality that
+        the model states is then that of all images, see `folds`.
     on_plan : callable, optional
         Called once with the contract, the number of images trained on, and of images held out.
     on_step, on_validation : callable, optional
         Called with a `Progress` after each step; with the step and an `Evaluation` after each validation.
+    on_folds : callable, optional
+        Called with a `FoldsState` before the first fold, after each, and when all images are scored.
 
     Returns
     -------
@@ -166,20 +181,26 @@ def train(  # noqa: PLR0913
     seen = infer_task([image.labels for image in annotated], kind=task, ignore=ignore)
     count_channels(annotated)
     check_finite(annotated)
-    rest, held_out = hold_out(annotated, recipe.training.held_out, seed, few_values=seen.kind != "instances")
+    dealt = None if folds is None else deal(annotated, seen, folds, seed=seed)
+    if dealt is None:
+        rest, held_out = hold_out(annotated, recipe.training.held_out, seed, few_values=seen.kind != "instances")
+    else:
+        rest, held_out = annotated, []
+        recipe = _with_share(recipe, dealt.number + 1)
     contract = make_contract(recipe, seen, rest)
+    if dealt is not None and on_folds is not None:
+        on_folds(FoldsState(dealt))
     if on_plan is not None:
         on_plan(contract, len(rest), len(held_out))
-    prepared = prepare(rest, contract)
-    try:
-        net, quality, steps_done = fit(
-            prepared, held_out, contract, tuning=tuning_cost(held_out, contract, rest), device=chosen, seed=seed,
-            start=start, on_step=on_step, on_validation=on_validation,
-        )  # fmt: skip
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
-            raise
-        raise OutOfMemory(_smaller_tiles(recipe)) from None
+    found: OutOfFold | None = None
+    if dealt is not None:
+        found, start = _train_folds(
+            annotated, dealt, contract, device=chosen, seed=seed, start=start, on_step=on_step, on_folds=on_folds
+        )
+        contract, on_step = replace(contract, objects=found.rules), _of_all_trainings(on_step, dealt, 0)
+    net, quality, steps_done = train_on(
+        rest, contract, held_out, device=chosen, seed=seed, start=start, on_step=on_step, on_validation=on_validation
+    )
     contract = tune_objects(net.to(chosen), held_out, contract, rest)
     provenance = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -191,8 +212,79 @@ def train(  # noqa: PLR0913
         "machine": f"{platform.system()} {platform.machine()}, {chosen.type}",
         "versions": {name: version(name) for name in ("ubend", "torch", "numpy", "scipy")},
     }
+    if dealt is not None and found is not None:
+        quality, provenance["folds"] = found.evaluation.overall, described(annotated, dealt, found)
     known = {name: score for name, score in quality.items() if math.isfinite(score)}  # NaN is no JSON
     return Model(net.cpu(), replace(contract, quality=known, provenance=provenance), device=device)
+
+
+def train_on(
+    images: Sequence[Annotated],
+    contract: Contract,
+    held_out: Sequence[Annotated] = (),
+    *,
+    device: torch.device,
+    seed: int,
+    start: float,
+    on_step: OnStep | None = None,
+    on_validation: OnValidation | None = None,
+) -> tuple[UNet, dict[str, float], int]:
+    """Prepare images and train a network on them; see `fit`.
+
+    Raises
+    ------
+    OutOfMemory
+        If a step does not fit the memory; the message names one that may.
+    """
+    prepared = prepare(images, contract)
+    try:
+        return fit(
+            prepared, held_out, contract, tuning=tuning_cost(held_out, contract, images), device=device, seed=seed,
+            start=start, on_step=on_step, on_validation=on_validation,
+        )  # fmt: skip
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
+            raise
+        raise OutOfMemory(_smaller_tiles(contract.recipe)) from None
+
+
+def _train_folds(
+    images: Sequence[Annotated],
+    dealt: Dealt,
+    contract: Contract,
+    *,
+    device: torch.device,
+    seed: int,
+    start: float,
+    on_step: OnStep | None,
+    on_folds: OnFolds | None,
+) -> tuple[OutOfFold, float]:
+    """Train the networks of all folds; return what they say, and when the training of the model is to have begun."""
+    shared = SharedTime(start, contract.recipe.training.minutes)
+    shared.calibrate(contract, images[0], device, views=contract.views)
+
+    def train_one(others: Sequence[Annotated], of_fold: Contract, fold: int) -> UNet:
+        pixels = sum(image.labels.size for image in dealt.parted(images, fold)[1])
+        began, told = shared.start_of(fold, pixels), _of_all_trainings(on_step, dealt, fold)
+        return train_on(others, of_fold, device=device, seed=seed, start=began, on_step=told)[0].to(device)
+
+    found = out_of_fold(images, dealt, contract, train_one=train_one, shared=shared, on_folds=on_folds)
+    return found, shared.start_of(dealt.number + 1)
+
+
+def _of_all_trainings(on_step: OnStep | None, dealt: Dealt, fold: int) -> OnStep | None:
+    """Tell of a step of one training as a step of them all."""
+    if on_step is None:
+        return None
+    done, of, tell = (fold or dealt.number + 1) - 1, dealt.number + 1, on_step
+
+    def told(progress: Progress) -> None:
+        each = progress.seconds + progress.seconds_left
+        left = progress.seconds_left + (of - done - 1) * each
+        share = (done + progress.share) / of
+        tell(replace(progress, share=share, seconds_left=left, fold=fold, folds=dealt.number))
+
+    return told
 
 
 def train_folder(
@@ -202,9 +294,10 @@ def train_folder(
     labels: str | None = None,
     overwrite: bool = False,
     on_step: OnStep | None = None,
+    on_folds: OnFolds | None = None,
     **choices: Any,
 ) -> Model:
-    """Train on a folder and leave model.safetensors, recipe.toml and log.csv in the folder `out`.
+    """Train on a folder and leave model.safetensors, recipe.toml and log.csv in the folder `out`; folds.csv with folds.
 
     Raises
     ------
@@ -216,8 +309,13 @@ def train_folder(
     annotated = read_pairs(find_pairs(data, labels=labels))
     with contextlib.ExitStack() as files:
         log: list[Any] = []
+        table: list[list[str | float]] = []
 
         def record(progress: Progress) -> None:
+            if progress.fold:  # the log is that of the model
+                if on_step is not None:
+                    on_step(progress)
+                return
             if not log:  # with the first step: a run that never begins leaves nothing
                 out.mkdir(parents=True, exist_ok=True)
                 log.append(csv.writer(files.enter_context((out / LOG).open("w", newline="", encoding="utf-8"))))
@@ -227,16 +325,34 @@ def train_folder(
             if on_step is not None:
                 on_step(progress)
 
-        model = train(annotated, on_step=record, **choices)
+        def keep(state: FoldsState) -> None:
+            if state.of_all is not None:
+                names, *rows = state.of_all.to_table()
+                table.append(["image", "fold", *names[1:]])
+                table.extend([row[0], fold, *row[1:]] for row, fold in zip(rows, state.dealt.fold_of, strict=True))
+            if on_folds is not None:
+                on_folds(state)
+
+        model = train(annotated, on_step=record, on_folds=keep, **choices)
+    if table:
+        _write_table(out / FOLDS, table, overwrite=overwrite)
+    elif overwrite:
+        (out / FOLDS).unlink(missing_ok=True)  # of the model that is replaced
     model.save(out / FILE_NAME, overwrite=overwrite)
     recipe = to_toml(model.contract.recipe)
     write_atomically(out / RECIPE, lambda path: path.write_text(recipe, encoding="utf-8"), overwrite=overwrite)
     return model
 
 
+def _write_table(path: Path, rows: Sequence[Sequence[str | float]], *, overwrite: bool) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, lambda part: part.write_text(text.getvalue(), encoding="utf-8"), overwrite=overwrite)
+
+
 def _check_free(out: Path, *, overwrite: bool) -> None:
     check_writable(out)
-    taken = [name for name in (FILE_NAME, RECIPE, LOG) if (out / name).exists()]
+    taken = [name for name in (FILE_NAME, RECIPE, LOG, FOLDS) if (out / name).exists()]
     if taken and not overwrite:
         raise FileError(f"{out} already holds {' and '.join(taken)}; choose another folder or say --overwrite")
 
@@ -344,6 +460,11 @@ def _with_length(recipe: Recipe, minutes: float | None, steps: int | None) -> Re
     if length.minutes <= 0 and length.steps < 1:
         raise InputError("the recipe says neither minutes nor steps: say how long to train")
     return replace(recipe, training=length)
+
+
+def _with_share(recipe: Recipe, trainings: int) -> Recipe:
+    """Give each of some trainings its part of the minutes; steps are those of each."""
+    return replace(recipe, training=replace(recipe.training, minutes=recipe.training.minutes / trainings))
 
 
 def _energy(scores: torch.Tensor, batch: Batch, config: EnergyConfig) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """How a model does on whole images that it was not trained on, and what to settle there."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,7 @@ IOU_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 def validate(net: UNet, held_out: Sequence[Annotated], contract: Contract) -> Evaluation:
     """Score a network on whole images that it was not trained on, from one view each."""
-    return _score(_probabilities(net, held_out, contract), held_out, contract)
+    return _score(probabilities_of(net, held_out, contract), held_out, contract)
 
 
 def tune_objects(
@@ -50,22 +50,27 @@ def tune_objects(
     if contract.task.kind != "instances" or not held_out:
         return contract
     images = _tuned_on([*held_out, *trained_on])
-    probabilities = _probabilities(net, images, contract, views=contract.views)  # as they will be when it counts
+    probabilities = probabilities_of(net, images, contract, views=contract.views)  # as they will be when it counts
     truths = [class_indices(image.labels, contract.task) for image in images]
 
     def score(rules: ObjectRules) -> float:
         candidate = replace(contract, objects=rules)
-        return _mean_precision(truths, [predict_labels(candidate, p) for p in probabilities])
+        results = (predict_labels(candidate, p) for p in probabilities)
+        return mean_precision([match(truth, result) for truth, result in zip(truths, results, strict=True)])
 
-    best = contract.objects
-    best_score = score(best)
+    return replace(contract, objects=best_rules(contract.objects, contract, score))
+
+
+def best_rules(start: ObjectRules, contract: Contract, score: Callable[[ObjectRules], float]) -> ObjectRules:
+    """Choose one rule after the other, each best for those before; of equals the one at the start is left."""
+    best, best_score = start, score(start)
     for name, values in _choices(best, SPLITS_OF_DISTANCE if contract.learns_distance else SPLITS):
         for value in values:
             candidate = replace(best, **{name: value})
             found = score(candidate) if candidate != best else best_score
             if found > best_score:
                 best, best_score = candidate, found
-    return replace(contract, objects=best)
+    return best
 
 
 def tuning_cost(held_out: Sequence[Annotated], contract: Contract, trained_on: Sequence[Annotated] = ()) -> float:
@@ -94,16 +99,21 @@ def _choices(rules: ObjectRules, splits: tuple[float, ...]) -> tuple[tuple[str, 
     )
 
 
-def _mean_precision(truths: Sequence[NDArray[Any]], results: Sequence[NDArray[Any]]) -> float:
-    """Average precision of all images pooled, averaged over the IoU thresholds."""
-    matchings = [cells.match_all(truth, found, IOU_THRESHOLDS) for truth, found in zip(truths, results, strict=True)]
+def match(truth: NDArray[Any], result: NDArray[Any]) -> tuple[cells.Matching, ...]:
+    """Match the objects of one image at each of `IOU_THRESHOLDS`."""
+    return cells.match_all(truth, result, IOU_THRESHOLDS)
+
+
+def mean_precision(matchings: Sequence[Sequence[cells.Matching]]) -> float:
+    """Average precision of all images pooled, averaged over the IoU thresholds; `matchings` by image."""
     precisions = [cells.pooled(at_one).average_precision for at_one in zip(*matchings, strict=True)]
     return float(np.nan_to_num(np.mean(precisions)))
 
 
-def _probabilities(
+def probabilities_of(
     net: UNet, images: Sequence[Annotated], contract: Contract, *, views: Views = "one"
 ) -> list[NDArray[np.float32]]:
+    """Predict images by a network in training, and see that what it says are numbers."""
     device = next(net.parameters()).device
     network = for_prediction(net).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     found = [predict_probabilities(network, contract, image.image, views=views) for image in images]
