@@ -282,6 +282,58 @@ def evaluate(
         )
 
 
+@app.command(name="learning-curve")
+def learning_curve(
+    data: Annotated[Path, typer.Argument(help="Folder with images and labels, as for `ubend train`.")],
+    out: Out,
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="default, paper, or a TOML file.")] = "default",
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", "-m", help="For all trainings together, which share them.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="How many steps each training takes, instead of minutes.")] = None,
+    repeats: Annotated[int, typer.Option(help="How often the curve is drawn; each holds other images out.")] = 4,
+    labels: Annotated[str | None, typer.Option(help="Name of the label folder, if there are several.")] = None,
+    task: TaskKind = None,
+    ignore: Ignore = None,
+    device: Device = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Say how good a model is with the images at hand, and what more of them would bring."""
+    from ubend.data.annotated import find_pairs, read_pairs
+    from ubend.data.formats import check_writable
+    from ubend.faces.curves import print_curve, print_plan, save_curve
+    from ubend.run.learning_curve import learning_curve as draw_curve
+
+    check_writable(out)
+    files = [out / name for name in ("curve.csv", "curve.json", "curve.png")]
+    taken = [path.name for path in files if path.exists()]
+    if taken and not overwrite:
+        raise FileError(f"{out} already holds {' and '.join(taken)}; choose another folder or say --overwrite")
+    with _progress_bar() as show:
+
+        def on_step(progress: "TrainingProgress") -> None:
+            text = f"step {progress.step}  energy {progress.energy:.3f}  {progress.speed:.1f} steps/s"
+            show(f"Training {progress.fold} of {progress.folds}", progress.share, text, progress.seconds_left)
+
+        curve = draw_curve(
+            read_pairs(find_pairs(data, labels=labels)), recipe=recipe, minutes=minutes, steps=steps, repeats=repeats,
+            task=task, ignore=ignore, device=device, seed=seed, on_step=on_step,  # type: ignore[arg-type]
+            on_plan=lambda plan, contract: print_plan(console, plan, contract),
+        )  # fmt: skip
+    print_curve(console, curve)
+    out.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(curve.to_table())
+    _write_text(files[0], text.getvalue(), overwrite=overwrite)
+    _write_text(
+        files[1], json.dumps(curve.to_dict(), indent=2, ensure_ascii=False, allow_nan=False), overwrite=overwrite
+    )
+    save_curve(files[2], curve, overwrite=overwrite)
+    console.print(f"Wrote {escape(str(files[2]))}: look at it. Next, a model of all images:")
+    console.print(f"  [bold]{_command('ubend train', data, '--out RUN --folds 5')}[/]")
+
+
 @app.command()
 def describe(
     what: Annotated[str, typer.Argument(help="A recipe (default, paper, a TOML file), a run folder or a model file.")],

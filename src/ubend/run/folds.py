@@ -153,7 +153,7 @@ def deal(images: Sequence[Annotated], task: Task, folds: int, *, seed: int) -> D
         notes.append(f"Of fewer than {LEAVE_ONE_OUT_BELOW} images each is a fold: leave-one-out, {number} folds.")
     elif number < folds:
         notes.append(f"There are {len(same)} images, so {number} folds of one image each, not {folds}.")
-    present = [_present([images[k] for k in members], task) for members in same]
+    present = [classes_shown([images[k] for k in members], task) for members in same]
     fold_of_group = _spread(present, number, np.random.default_rng((seed, 2)))
     _check_left_to_tell_apart([images[members[0]].name for members in same], present, fold_of_group)
     notes += _alone(present, task)
@@ -173,7 +173,7 @@ def _same_pixels(images: Sequence[Annotated]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _present(images: Sequence[Annotated], task: Task) -> frozenset[int]:
+def classes_shown(images: Sequence[Annotated], task: Task) -> frozenset[int]:
     """Classes that the images show; of single objects background 0 and foreground 1."""
     classes = np.concatenate([np.unique(class_indices(image.labels, task)) for image in images])
     if task.kind == "instances":

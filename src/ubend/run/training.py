@@ -173,10 +173,9 @@ def train(  # noqa: PLR0913
     (128, 128)
     """
     start, chosen = time.perf_counter(), choose_device(device)
-    if not 0 <= seed < 2**63:
-        raise InputError(f"a seed is a whole number from 0 to {2**63 - 1}, not {seed}")
+    check_seed(seed)
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    recipe = _with_length(recipe, minutes, steps)
+    recipe = with_length(recipe, minutes, steps)
     annotated = annotated_images(images, labels)
     seen = infer_task([image.labels for image in annotated], kind=task, ignore=ignore)
     count_channels(annotated)
@@ -186,7 +185,7 @@ def train(  # noqa: PLR0913
         rest, held_out = hold_out(annotated, recipe.training.held_out, seed, few_values=seen.kind != "instances")
     else:
         rest, held_out = annotated, []
-        recipe = _with_share(recipe, dealt.number + 1)
+        recipe = with_share(recipe, dealt.number + 1)
     contract = make_contract(recipe, seen, rest)
     if dealt is not None and on_folds is not None:
         on_folds(FoldsState(dealt))
@@ -197,7 +196,8 @@ def train(  # noqa: PLR0913
         found, start = _train_folds(
             annotated, dealt, contract, device=chosen, seed=seed, start=start, on_step=on_step, on_folds=on_folds
         )
-        contract, on_step = replace(contract, objects=found.rules), _of_all_trainings(on_step, dealt, 0)
+        contract = replace(contract, objects=found.rules)
+        on_step = of_all_trainings(on_step, dealt.number, dealt.number + 1, fold=0, folds=dealt.number)
     net, quality, steps_done = train_on(
         rest, contract, held_out, device=chosen, seed=seed, start=start, on_step=on_step, on_validation=on_validation
     )
@@ -265,24 +265,24 @@ def _train_folds(
 
     def train_one(others: Sequence[Annotated], of_fold: Contract, fold: int) -> UNet:
         pixels = sum(image.labels.size for image in dealt.parted(images, fold)[1])
-        began, told = shared.start_of(fold, pixels), _of_all_trainings(on_step, dealt, fold)
+        began = shared.start_of(fold, pixels)
+        told = of_all_trainings(on_step, fold - 1, dealt.number + 1, fold=fold, folds=dealt.number)
         return train_on(others, of_fold, device=device, seed=seed, start=began, on_step=told)[0].to(device)
 
     found = out_of_fold(images, dealt, contract, train_one=train_one, shared=shared, on_folds=on_folds)
     return found, shared.start_of(dealt.number + 1)
 
 
-def _of_all_trainings(on_step: OnStep | None, dealt: Dealt, fold: int) -> OnStep | None:
-    """Tell of a step of one training as a step of them all."""
+def of_all_trainings(on_step: OnStep | None, done: int, of: int, *, fold: int, folds: int) -> OnStep | None:
+    """Tell of a step of one training, after `done` others, as a step of all `of` them."""
     if on_step is None:
         return None
-    done, of, tell = (fold or dealt.number + 1) - 1, dealt.number + 1, on_step
+    tell = on_step
 
     def told(progress: Progress) -> None:
-        each = progress.seconds + progress.seconds_left
-        left = progress.seconds_left + (of - done - 1) * each
+        left = progress.seconds_left + (of - done - 1) * (progress.seconds + progress.seconds_left)
         share = (done + progress.share) / of
-        tell(replace(progress, share=share, seconds_left=left, fold=fold, folds=dealt.number))
+        tell(replace(progress, share=share, seconds_left=left, fold=fold, folds=folds))
 
     return told
 
@@ -434,6 +434,12 @@ def fit(
     return net.cpu().eval(), quality, step
 
 
+def check_seed(seed: int) -> None:
+    """Raise InputError if a seed is none."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"a seed is a whole number from 0 to {2**63 - 1}, not {seed}")
+
+
 def _smaller_tiles(recipe: Recipe) -> str:
     tiles, step = recipe.tiles, 2**recipe.network.depth
     size = f"batch = {tiles.batch // 2}" if tiles.batch > 1 else f"size = {tiles.size // 2 // step * step}"
@@ -445,7 +451,7 @@ def _smaller_tiles(recipe: Recipe) -> str:
     )
 
 
-def _with_length(recipe: Recipe, minutes: float | None, steps: int | None) -> Recipe:
+def with_length(recipe: Recipe, minutes: float | None, steps: int | None) -> Recipe:
     """Put the length that was asked for into the recipe."""
     if minutes is not None and steps is not None:
         raise InputError("say how long by minutes or by steps, not both")
@@ -462,7 +468,7 @@ def _with_length(recipe: Recipe, minutes: float | None, steps: int | None) -> Re
     return replace(recipe, training=length)
 
 
-def _with_share(recipe: Recipe, trainings: int) -> Recipe:
+def with_share(recipe: Recipe, trainings: int) -> Recipe:
     """Give each of some trainings its part of the minutes; steps are those of each."""
     return replace(recipe, training=replace(recipe.training, minutes=recipe.training.minutes / trainings))
 
