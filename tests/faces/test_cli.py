@@ -104,6 +104,63 @@ def test_train_predict_evaluate(data, recipe, tmp_path):
     assert 0.3 < scores["overall"]["IoU"] <= 1
 
 
+def test_train_with_folds(data, recipe, tmp_path):
+    out = tmp_path / "run"
+    said = run("train", data, "--out", out, "--recipe", recipe, "--steps", 15, "--device", "cpu", "--folds", 3)
+    assert "4 images to train on, 0 held out" in said
+    assert "4 folds of 15 steps, then the model 15 steps, on all images" in said
+    assert "Of fewer than 5 images each is a fold: leave-one-out, 4 folds." in said
+    assert "fold 4 of 4, on its images: IoU " in said
+    assert "Over all: IoU " in said
+    assert "Trained the model itself: 15 steps in" in said
+    assert "Quality, of 4 folds (4 images, each scored by a network that has not seen it): IoU 0." in said
+    assert "recipe.toml, log.csv, folds.csv." in said
+    assert "No image was held out" not in said
+    described = run("describe", out)
+    assert "of 4 folds (4 images, each scored by a network that has not seen it): IoU 0." in described
+    assert " (95 % 0." in described
+
+
+def test_folds_by_the_clock_say_how_the_time_is_shared(data, recipe, tmp_path):
+    said = run("train", data, "-o", tmp_path / "run", "-r", recipe, "--minutes", 0.05, "--device", "cpu", "--folds", 4)
+    assert "4 folds of 0.01 minutes, then the model 0.01 minutes, on all images" in said
+
+
+def test_folds_that_cannot_be(data, recipe, tmp_path, failing):
+    wanted = ("train", data, "-o", tmp_path / "run", "-r", recipe, "--steps", 1, "--folds")
+    assert "there are at least 2 folds, not 1" in failing(*wanted, 1)
+    for number in (1, 2, 3):
+        (data / "images" / f"disc_{number}.tif").unlink()
+        (data / "masks" / f"disc_{number}.tif").unlink()
+    assert "with one image nothing would be left to train on: annotate a second image" in failing(*wanted, 2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_learning_curve(data, recipe, tmp_path, failing):
+    out = tmp_path / "curve"
+    wanted = ("learning-curve", data, "--out", out, "-r", recipe, "--steps", 4, "--device", "cpu")
+    said = run(*wanted)
+    assert "4 images; labels: binary" in said
+    assert (
+        "4 repeats, each of which holds out 1 image and trains on 1, 2 and 3 of the others: 12 trainings of 4 " in said
+    )
+    assert "Training 12 of 12 100%" in said
+    assert "images     IoU  95 % interval" in said
+    assert " of your 4 images: IoU 0." in said or "With your 4 images: IoU 0." in said
+    assert "Every point comes from trainings of 4 steps" in said
+    assert sorted(path.name for path in out.iterdir()) == ["curve.csv", "curve.json", "curve.png"]
+    assert json.loads((out / "curve.json").read_text())["trainings"] == 12
+    rows = list(csv.DictReader((out / "curve.csv").read_text().splitlines()))
+    assert [row["images"] for row in rows[:3]] == ["1", "2", "3"]
+    assert "already holds curve.csv and curve.json and curve.png" in failing(*wanted)
+    run(*wanted, "--overwrite")
+    (data / "images" / "disc_0.tif").unlink()
+    (data / "masks" / "disc_0.tif").unlink()
+    line = failing("learning-curve", data, "--out", tmp_path / "new", "-r", recipe, "--steps", 1)
+    assert "a learning curve takes at least 4 images, and here are 3: annotate more" in line
+    assert not (tmp_path / "new").exists()
+
+
 def test_rules_for_objects_are_told_and_can_be_others(data, instance_model, tmp_path):
     instance_model.save(tmp_path / "cells.safetensors")
     rules = instance_model.contract.objects
@@ -383,7 +440,9 @@ def test_version_help_and_usage():
     assert (version.returncode, version.stdout.strip(), version.stderr) == (0, ubend.__version__, "")
     help_page = shell("--help")
     assert help_page.returncode == 0
-    assert all(verb in help_page.stdout for verb in ("demo", "train", "predict", "evaluate", "describe"))
+    assert all(
+        verb in help_page.stdout for verb in ("demo", "train", "predict", "evaluate", "describe", "learning-curve")
+    )
     for wrong in (("trian",), ("train",), ("train", "data", "--stps", 3), ("demo", "--seed", -1)):
         done = shell(*wrong)
         assert done.returncode == 2

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ubend.data.formats import write_atomically
 from ubend.run.contract import Contract, count
-from ubend.run.learning_curve import CurvePlan, LearningCurve
+from ubend.run.learning_curve import CurvePlan, LearningCurve, signed
 
 FEW_IMAGES = 10
 """With fewer than these an interval comes out too narrow, and a note says so."""
@@ -82,7 +82,7 @@ def in_words(curve: LearningCurve) -> list[str]:
         least, most = outlook.gain_interval
         answer = [
             f"With your {plan.images} images: {name} {outlook.score:.2f} (95 % {low:.2f} to {high:.2f}). "
-            f"{outlook.more} more would bring about {_signed(outlook.gain)} ({_signed(least)} to {_signed(most)})."
+            f"{outlook.more} more would bring about {signed(outlook.gain)} ({signed(least)} to {signed(most)})."
         ]
     else:
         low, high = curve.intervals[-1]
@@ -183,7 +183,7 @@ def _title(curve: LearningCurve) -> str:
     outlook = curve.outlook
     if outlook is None:
         return f"{curve.score_name} by number of images; not enough to look ahead"
-    return f"{outlook.more} images more than your {outlook.images}: about {_signed(outlook.gain)} {curve.score_name}"
+    return f"{outlook.more} images more than your {outlook.images}: about {signed(outlook.gain)} {curve.score_name}"
 
 
 def _length(plan: CurvePlan) -> str:
@@ -193,8 +193,3 @@ def _length(plan: CurvePlan) -> str:
 def _listed(sizes: tuple[int, ...]) -> str:
     *first, last = map(str, sizes)
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def _signed(value: float) -> str:
-    """Write +0.02, and a minus as typeset."""
-    return f"{value:+.2f}".replace("-", "−")

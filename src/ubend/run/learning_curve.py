@@ -214,14 +214,7 @@ class LearningCurve:
                 "law": dict(zip("abc", outlook.law, strict=True)),
             },
             "why_no_outlook": self.why_no_outlook or None,
-            "repeats": [
-                {
-                    "held_out": [
-                        row.name for row, of in zip(self.evaluations[0].rows, self.repeat_of, strict=True) if of == r
-                    ]
-                }
-                for r in range(plan.repeats)
-            ],
+            "held_out": [self._names_of(repeat) for repeat in range(plan.repeats)],
         }
 
     def to_table(self) -> list[list[str | float]]:
@@ -315,8 +308,11 @@ def learning_curve(  # noqa: PLR0913
     Examples
     --------
     >>> from ubend.data.simulated import simulate
+    >>> from ubend.data.tiles import TileConfig
+    >>> from ubend.method.network import NetworkConfig
     >>> samples = [simulate("nuclei", np.random.default_rng(k), (64, 64)) for k in range(4)]
-    >>> curve = learning_curve([s.image for s in samples], [s.labels for s in samples], steps=1)
+    >>> small = Recipe(network=NetworkConfig(width=2, depth=1, padding="same"), tiles=TileConfig(size=32, batch=1))
+    >>> curve = learning_curve([s.image for s in samples], [s.labels for s in samples], recipe=small, steps=1)
     >>> curve.plan.sizes, curve.plan.repeats, curve.score_name
     ((1, 2, 3), 4, 'AP@0.5 (pooled)')
     """
@@ -437,8 +433,9 @@ def _look_ahead(curve: LearningCurve) -> tuple[Outlook | None, str]:
     rise, (least, most) = curve.rise
     if least <= 0:
         return None, (
-            f"from {plan.sizes[0]} to {plan.sizes[-1]} images the score changed by {rise:+.2f} (95 % {least:+.2f} to "
-            f"{most:+.2f}), which may be chance: longer trainings, more repeats or more images would tell more"
+            f"from {plan.sizes[0]} to {plan.sizes[-1]} images the score changed by {signed(rise)} "
+            f"(95 % {signed(least)} to {signed(most)}), which may be chance: longer trainings, more repeats or more "
+            f"images would tell more"
         )
     law, laws = curve._laws
     more = min(plan.images, int(MOST_EXTRAPOLATED * plan.sizes[-1]) - plan.images)
@@ -447,11 +444,22 @@ def _look_ahead(curve: LearningCurve) -> tuple[Outlook | None, str]:
     gain_interval = _middle(resampled[:, 1] - resampled[:, 0])
     if gain_interval[1] - gain_interval[0] > rise:
         return None, (
-            f"{more} more could bring anything from {gain_interval[0]:+.2f} to {gain_interval[1]:+.2f}: longer "
+            f"{more} more could bring anything from {signed(gain_interval[0])} to {signed(gain_interval[1])}: longer "
             f"trainings, more repeats or more images would tell more"
         )
     abc = float(law.a[0]), float(law.b[0]), float(law.c[0])
     return Outlook(plan.images, now, _middle(resampled[:, 0]), more, then - now, gain_interval, abc), ""
+
+
+def signed(value: float) -> str:
+    """Write a difference with two decimals, its sign and a typeset minus.
+
+    Examples
+    --------
+    >>> signed(0.021), signed(-0.3), signed(-0.001)
+    ('+0.02', '−0.30', '+0.00')
+    """
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def _middle(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -18,7 +18,8 @@ FEWEST_SIZES = 3
 """Three unknowns take three points."""
 MOST_EXTRAPOLATED = 4
 """Times the largest size measured, beyond which nothing is said."""
-_EXPONENTS = np.geomspace(0.05, 2.0, 60)
+_EXPONENTS = np.geomspace(0.05, 2.0, 30)
+_HALVINGS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +96,24 @@ def fit(sizes: ArrayLike, scores: ArrayLike, spread: ArrayLike | None = None) ->
     weight = np.ones(n.size) if spread is None else _weights(np.asarray(spread, np.float64))
     best = np.full(len(y), np.inf)
     a, b, c = (np.zeros(len(y)) for _ in range(3))
-    for exponent in _EXPONENTS:
-        power = n**-exponent
+
+    def attempt(exponent: NDArray[np.float64]) -> None:
+        """Keep for each curve what fits better than all before."""
+        power = n ** -exponent[:, None]
         for a_now, b_now in _lines_within_limits(power, y, weight):
             wrong = (weight * (y - a_now[:, None] + b_now[:, None] * power) ** 2).sum(axis=1)
-            better = (wrong < best * (1 - 1e-9)) & (b_now >= 0) & (a_now <= 1)
-            best[better], a[better], b[better], c[better] = wrong[better], a_now[better], b_now[better], exponent
+            better = (wrong < best) & (b_now >= 0) & (a_now <= 1)
+            for kept, new in ((best, wrong), (a, a_now), (b, b_now), (c, np.broadcast_to(exponent, len(y)))):
+                kept[better] = new[better]
+
+    for exponent in _EXPONENTS:
+        attempt(np.array([exponent]))
+    ratio = _EXPONENTS[1] / _EXPONENTS[0]
+    for _ in range(_HALVINGS):  # between the best and its neighbours on the grid
+        ratio = np.sqrt(ratio)
+        middle = c.copy()
+        for exponent in (middle / ratio, middle * ratio):
+            attempt(np.clip(exponent, _EXPONENTS[0], _EXPONENTS[-1]))
     return PowerLaw(a, b, c, float(n.max()))
 
 
@@ -117,11 +130,10 @@ def _lines_within_limits(
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Give for y ≈ a − b·power the best a and b, those with a = 1, and those with b = 0: one is the solution."""
     total = weight.sum()
-    mean_power, mean_y = (weight * power).sum() / total, (weight * y).sum(axis=1) / total
-    slope = (weight * (power - mean_power) * (y - mean_y[:, None])).sum(axis=1) / (
-        weight * (power - mean_power) ** 2
-    ).sum()
-    at_limit = np.maximum((weight * power * (1 - y)).sum(axis=1) / (weight * power**2).sum(), 0)
+    mean_power, mean_y = (weight * power).sum(axis=1) / total, (weight * y).sum(axis=1) / total
+    away = weight * (power - mean_power[:, None])
+    slope = (away * (y - mean_y[:, None])).sum(axis=1) / (away * (power - mean_power[:, None])).sum(axis=1)
+    at_limit = np.maximum((weight * power * (1 - y)).sum(axis=1) / (weight * power**2).sum(axis=1), 0)
     return [
         (mean_y - slope * mean_power, -slope),
         (np.ones(len(y)), at_limit),
