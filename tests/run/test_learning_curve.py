@@ -99,7 +99,6 @@ def test_scores_are_those_of_all_repeats_together():
     curve = curve_of(scores, repeats=2, images=8)
     assert curve.scores == pytest.approx((0.3, 0.5, 0.65))
     assert curve.of_repeats[0] == pytest.approx((0.2, 0.4))
-    assert curve.intervals[0] == pytest.approx((0.2, 0.4))  # both draws from the first, or from the second repeat
     assert curve.rise[0] == pytest.approx(0.35)
     assert curve.score_name == "IoU"
 
@@ -109,6 +108,14 @@ def test_draws_are_of_repeats_and_then_of_images():
     of_repeat = np.stack([times[:, :3].sum(axis=1), times[:, 3:].sum(axis=1)], axis=1)
     assert {tuple(row) for row in of_repeat.astype(int).tolist()} == {(6, 0), (3, 2), (0, 4)}
     assert times.mean(axis=0) == pytest.approx(1.0, abs=0.1)
+
+
+def test_an_interval_of_few_repeats_is_that_of_t():
+    """Two repeats that score 0.5 ± 0.01: the draws are 0.49, 0.5 and 0.51, and t with one degree of freedom 12.71."""
+    scores = np.array([[0.49, 0.51] * 4, [0.6] * 8, [0.7] * 8])
+    reach = 12.706 / 1.96 * np.sqrt(2) * 0.01
+    assert curve_of(scores, repeats=2, images=8).intervals[0] == pytest.approx((0.5 - reach, 0.5 + reach), abs=1e-4)
+    assert module._stretch(20) == pytest.approx(2.093 / 1.96 * np.sqrt(20 / 19), abs=1e-3)
 
 
 def test_a_known_law_is_followed_to_twice_the_images():
@@ -141,14 +148,13 @@ def test_flat_scores_tell_nothing():
 
 
 def test_scores_too_noisy_tell_nothing():
-    """The rise is sure, what comes after it is not."""
+    """The rise is sure, what comes after it is not: some repeats have come to rest, others rise on."""
     rng = np.random.default_rng(0)
-    end = np.repeat([0.3, 0.9, 0.35, 0.85], 3)
-    scores = np.stack([np.full(12, 0.1), np.full(12, 0.12), np.full(12, 0.15), end]) + rng.normal(0, 0.02, (4, 12))
-    curve = curve_of(scores[:, np.argsort(np.arange(12) % 4, kind="stable").argsort()])
+    of_repeat = np.array([[0.1, 0.1, 0.1, 0.1], [0.5, 0.2, 0.5, 0.2], [0.5, 0.35, 0.5, 0.35], [0.5, 0.6, 0.5, 0.6]])
+    curve = curve_of(of_repeat[:, np.arange(12) % 4] + rng.normal(0, 0.01, (4, 12)))
     assert curve.rise[1][0] > 0
     assert curve.outlook is None
-    assert "12 more could bring anything from +0." in curve.why_no_outlook
+    assert curve.why_no_outlook.startswith("12 more could bring anything from +0.00 to +0.")
 
 
 def test_two_sizes_tell_nothing():
@@ -164,8 +170,8 @@ def test_nothing_to_score_tells_nothing():
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch):
-    """Of 80 data sets from known laws. Four repeats are few, so somewhat less than 95 % is what there is."""
-    monkeypatch.setattr(module, "RESAMPLES", 200)
+    """Of 80 data sets from known laws; where images differ most, as here, rather more often for the score."""
+    monkeypatch.setattr(module, "RESAMPLES", 300)
     rng = np.random.default_rng(5)
     gain, score = [], []
     for _ in range(80):
@@ -177,8 +183,8 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch):
             gain.append(least <= then - now <= most)
             score.append(low <= now <= high)
     assert len(gain) > 60
-    assert 0.85 <= np.mean(gain) <= 1
-    assert 0.85 <= np.mean(score) < 1
+    assert 0.87 <= np.mean(gain) < 1
+    assert np.mean(score) >= 0.95
 
 
 def test_what_is_written():

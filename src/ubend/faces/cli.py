@@ -291,7 +291,7 @@ def learning_curve(
         float | None, typer.Option("--minutes", "-m", help="For all trainings together, which share them.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="How many steps each training takes, instead of minutes.")] = None,
-    repeats: Annotated[int, typer.Option(help="How often the curve is drawn; each holds other images out.")] = 4,
+    repeats: Annotated[int, typer.Option(help="How often the curve is drawn; each holds other images out.")] = 5,
     labels: Annotated[str | None, typer.Option(help="Name of the label folder, if there are several.")] = None,
     task: TaskKind = None,
     ignore: Ignore = None,

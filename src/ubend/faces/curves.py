@@ -12,9 +12,6 @@ from ubend.data.formats import write_atomically
 from ubend.run.contract import Contract, count
 from ubend.run.learning_curve import CurvePlan, LearningCurve, signed
 
-FEW_IMAGES = 10
-"""With fewer than these an interval comes out too narrow, and a note says so."""
-
 _INK, _PALE, _COLOUR = "#222222", "#777777", "#0072b2"
 
 
@@ -95,7 +92,6 @@ def in_words(curve: LearningCurve) -> list[str]:
         *answer,
         f"Every point comes from trainings of {_length(plan)}: a model that is trained longer scores better, and more "
         f"images may bring it more, or less, than said here.",
-        *(["Of so few images the intervals come out rather too narrow."] if plan.images < FEW_IMAGES else []),
     ]
 
 
@@ -111,7 +107,7 @@ def save_curve(path: Path, curve: LearningCurve, *, overwrite: bool = False) -> 
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.0, 4.6), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7.0, 5.0), dpi=150, layout="constrained", facecolor="white")
     axis = figure.subplots()
     axis.set_facecolor("white")
     _draw_points(axis, curve)
@@ -141,12 +137,16 @@ def _draw_law(axis: Any, curve: LearningCurve) -> None:
         return
     measured = curve.plan.sizes[-1]
     numbers, scores, low, high = (list(values) for values in zip(*drawn, strict=True))
-    axis.fill_between(numbers, low, high, color=_COLOUR, alpha=0.18, linewidth=0, zorder=2, label="its 95 % interval")
+    axis.fill_between(
+        numbers, low, high, color=_COLOUR, alpha=0.18, linewidth=0, zorder=2, label="95 % interval of the power law"
+    )
     last = sum(n <= measured for n in numbers)
-    axis.plot(numbers[:last], scores[:last], color=_COLOUR, linewidth=1.8, zorder=3, label="power law")
+    axis.plot(
+        numbers[:last], scores[:last], color=_COLOUR, linewidth=1.8, zorder=3, label="power law through the scores"
+    )
     axis.plot(
         numbers[last - 1 :], scores[last - 1 :], color=_COLOUR, linewidth=1.8, linestyle=(0, (4, 3)), zorder=3,
-        label="the same, beyond what was measured",
+        label="power law, beyond what was measured",
     )  # fmt: skip
     axis.axvline(curve.plan.images, color=_INK, linewidth=0.8, linestyle=":", zorder=1)
     axis.annotate(
@@ -167,7 +167,16 @@ def _label(axis: Any, curve: LearningCurve) -> None:
     axis.grid(axis="y", color="#dddddd", linewidth=0.6, zorder=0)
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(colors=_INK)
-    axis.legend(frameon=False, fontsize=8.5, loc="lower right" if outlook is None else "best")
+    handles, labels = axis.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda k: ("measured on" not in labels[k], "repeats" not in labels[k]))
+    axis.figure.legend(
+        [handles[k] for k in order],
+        [labels[k] for k in order],
+        frameon=False,
+        fontsize=8.5,
+        loc="outside lower left",
+        ncols=2,
+    )
 
 
 def _apart(ticks: list[int]) -> list[int]:
