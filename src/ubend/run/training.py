@@ -29,7 +29,7 @@ from ubend.method.energy import dice_term, distance_term, weighted_cross_entropy
 from ubend.method.geometry import nearest_valid_inputs
 from ubend.method.network import UNet
 from ubend.run.contract import Contract
-from ubend.run.device import autocast, choose_device, is_out_of_memory, mixed_precision
+from ubend.run.device import autocast, choose_device, is_out_of_memory, kept_memory, mixed_precision
 from ubend.run.evaluation import Evaluation
 from ubend.run.model import FILE_NAME, Model
 from ubend.run.prediction import margin
@@ -241,6 +241,7 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
         raise FileError(f"{out} already holds {' and '.join(taken)}; choose another folder or say --overwrite")
 
 
+@kept_memory
 def fit(
     images: Sequence[TrainingImage],
     held_out: Sequence[Annotated],
