@@ -1,6 +1,7 @@
 """Every number of the 2015 paper that a network, a weight or a deformation can be held to."""
 
 import pytest
+from torch import nn
 
 from ubend.method import geometry
 from ubend.method.network import NetworkConfig, UNet, count_parameters, layer_table
@@ -44,7 +45,7 @@ def test_figure_1_layer_by_layer():
 
 def test_the_network_has_the_parameters_of_its_table():
     net = UNet()
-    convolutions = [m for m in net.modules() if type(m).__name__ in ("Conv2d", "ConvTranspose2d")]
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     assert sorted(sum(p.numel() for p in m.parameters()) for m in convolutions) == sorted(r[6] for r in FIGURE_1)
     assert sum(p.numel() for p in net.parameters()) == 31_030_658
     assert sum(p.numel() for p in net.parameters() if p.ndim == 1) == 6_850

@@ -3,12 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from ubend.errors import InputError
 from ubend.method import geometry
 from ubend.method.network import (
     NetworkConfig,
     UNet,
+    UpConvolution2d,
     count_parameters,
     for_prediction,
     layer_table,
@@ -137,6 +139,22 @@ def test_prediction_network_equals_the_padded_one_far_from_the_border():
     np.testing.assert_allclose(
         inner[..., edge:-edge, edge:-edge], whole[..., cut + edge : -cut - edge, cut + edge : -cut - edge], atol=2e-5
     )
+
+
+def test_an_up_convolution_is_the_transposed_one_with_its_gradient():
+    torch.manual_seed(0)
+    ours, theirs = UpConvolution2d(6, 3), nn.ConvTranspose2d(6, 3, 2, stride=2)
+    theirs.load_state_dict(ours.state_dict())
+    results = []
+    for layer in (ours, theirs):
+        x = torch.linspace(-1, 1, 6 * 4 * 5).reshape(1, 6, 4, 5).requires_grad_()
+        y = layer(x)
+        (y * torch.arange(y.numel()).reshape(y.shape)).sum().backward()
+        results.append((y, x.grad, layer.weight.grad, layer.bias.grad))
+    for mine, expected in zip(*results, strict=True):
+        torch.testing.assert_close(mine, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), results[0][0])
 
 
 def test_layer_names_and_sizes_of_a_small_network():

@@ -1,9 +1,11 @@
+import platform
+
 import pytest
 import torch
 
 from ubend.errors import InputError
 from ubend.run import device
-from ubend.run.device import autocast, choose_device, free_memory, mixed_precision
+from ubend.run.device import autocast, choose_device, free_memory, kept_memory, mixed_precision
 
 CPU = torch.device("cpu")
 
@@ -79,3 +81,69 @@ def test_memory_of_a_container(tmp_path, monkeypatch):
         path.unlink()
     say(tmp_path / "memory", 6000, 5000, inactive_file=0, total_inactive_file=1500)
     assert free_memory(CPU) == 2500
+
+
+class Glibc:
+    """Notes what it is told; `largest` is the highest threshold that it takes."""
+
+    def __init__(self, largest=2**31):
+        self.largest, self.told = largest, []
+
+    def mallopt(self, option, value):
+        if value <= self.largest:
+            self.told.append((option, value))
+        return int(value <= self.largest)
+
+    def malloc_trim(self, pad):
+        self.told.append("given back")
+
+
+ON, OFF = [(-3, 2**30), (-1, -1)], [(-3, 2**25), (-1, 2**26), "given back"]
+
+
+def test_freed_memory_is_kept_until_the_outermost_block_ends(monkeypatch):
+    glibc = Glibc()
+    monkeypatch.setattr(device, "_c_library", lambda: glibc)
+    with kept_memory:
+        assert glibc.told == ON
+        with kept_memory:
+            pass
+        assert glibc.told == ON
+    assert glibc.told == ON + OFF
+
+
+def test_freed_memory_is_given_back_after_an_error(monkeypatch):
+    glibc = Glibc()
+    monkeypatch.setattr(device, "_c_library", lambda: glibc)
+    with pytest.raises(ZeroDivisionError), kept_memory:
+        _ = 1 / 0
+    assert glibc.told == ON + OFF
+
+
+def test_an_old_glibc_takes_lower_thresholds_only(monkeypatch):
+    glibc = Glibc(largest=2**25)
+    monkeypatch.setattr(device, "_c_library", lambda: glibc)
+    with kept_memory:
+        assert glibc.told == [(-3, 2**25), (-1, -1)]
+
+
+def test_memory_that_was_kept_counts_as_free(monkeypatch):
+    glibc = Glibc()
+    monkeypatch.setattr(device, "_c_library", lambda: glibc)
+    with kept_memory:
+        free_memory(CPU)
+        assert glibc.told == [*ON, "given back"]
+
+
+def test_other_c_libraries_go_their_own_way(monkeypatch):
+    monkeypatch.setattr(device.platform, "system", lambda: "Windows")
+    assert device._c_library() is None
+    with kept_memory:
+        assert free_memory(CPU) > 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_the_options_are_those_of_this_c_library():
+    library = device._c_library()
+    assert library.mallopt(device.M_MMAP_THRESHOLD, 2**25) == 1
+    assert library.mallopt(device.M_TRIM_THRESHOLD, 2**26) == 1

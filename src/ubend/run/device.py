@@ -1,8 +1,12 @@
 """Where the work runs: the device, its arithmetic, its free memory."""
 
 import contextlib
+import ctypes
 import os
+import platform
+import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,6 +14,9 @@ from ubend.errors import InputError
 
 CONTAINER = Path("/sys/fs/cgroup")
 """Where Linux tells what memory a container may use."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Options of glibc's mallopt: free bytes beyond which it gives memory back; bytes beyond which it asks the system."""
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -58,6 +65,55 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
+class _KeptMemory(contextlib.ContextDecorator):
+    """Within the block, freed memory waits for the next tensor; behind the last block it is given back.
+
+    glibc otherwise gives large arrays back to the system when they are freed and gets the same anew, page by page, for
+    the next step: about a seventh of the time of a training step on a CPU (docs/benchmarks.md). Other C libraries go
+    their own way. Blocks may be nested and may overlap in several threads.
+    """
+
+    def __init__(self) -> None:
+        self._blocks = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._blocks += 1
+            if self._blocks == 1:
+                _set_malloc(own_pages_from=2**30, trim_from=-1)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if self._blocks == 0:
+                _set_malloc(own_pages_from=2**25, trim_from=2**26)  # where glibc's own adaptation ends
+                _give_memory_back()
+
+
+kept_memory = _KeptMemory()
+"""A block or a decorator for what allocates the same again and again."""
+
+
+def _c_library() -> Any:
+    """Return the C library if it is glibc, else None."""
+    library = ctypes.CDLL(None) if platform.system() == "Linux" else None
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+
+
+def _set_malloc(*, own_pages_from: int, trim_from: int) -> None:
+    if (library := _c_library()) is not None:
+        for size in (own_pages_from, 2**25):  # before 2.35 glibc takes no more
+            if library.mallopt(M_MMAP_THRESHOLD, size):
+                break
+        library.mallopt(M_TRIM_THRESHOLD, trim_from)
+
+
+def _give_memory_back() -> None:
+    if (library := _c_library()) is not None:
+        library.malloc_trim(0)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of NumPy or torch says that memory ran out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
@@ -67,6 +123,7 @@ def free_memory(device: torch.device) -> int:
     """Return the bytes that a device can still give, counting the limits of a container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    _give_memory_back()
     free = _available_bytes()
     for folder, limit, used, cache in (
         (CONTAINER, "memory.max", "memory.current", "inactive_file"),

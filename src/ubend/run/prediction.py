@@ -16,7 +16,7 @@ from ubend.method.objects import ObjectRules, foreground_to_objects
 from ubend.method.overlap_tile import predict_tiles
 from ubend.method.resampling import sample, sampling_grid
 from ubend.run.contract import Contract, channels_first
-from ubend.run.device import autocast, free_memory, is_out_of_memory, mixed_precision
+from ubend.run.device import autocast, free_memory, is_out_of_memory, kept_memory, mixed_precision
 
 LARGEST_TILE = 1532
 """Rows and columns beyond which a larger tile saves little: the halo costs 9 % there."""
@@ -31,6 +31,7 @@ VIEWS: dict[Views, int] = {"one": 1, "dihedral": 8, "rotations": ROTATIONS}
 """How many of each there are."""
 
 
+@kept_memory
 def predict_probabilities(
     network: UNet,
     contract: Contract,

@@ -30,7 +30,7 @@ from ubend.method.energy import dice_term, distance_term, weighted_cross_entropy
 from ubend.method.geometry import nearest_valid_inputs
 from ubend.method.network import UNet
 from ubend.run.contract import Contract
-from ubend.run.device import autocast, choose_device, is_out_of_memory, mixed_precision
+from ubend.run.device import autocast, choose_device, is_out_of_memory, kept_memory, mixed_precision
 from ubend.run.evaluation import Evaluation
 from ubend.run.folds import Dealt, FoldsState, OnFolds, OutOfFold, SharedTime, deal, described, out_of_fold
 from ubend.run.model import FILE_NAME, Model
@@ -357,6 +357,7 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
         raise FileError(f"{out} already holds {' and '.join(taken)}; choose another folder or say --overwrite")
 
 
+@kept_memory
 def fit(
     images: Sequence[TrainingImage],
     held_out: Sequence[Annotated],
