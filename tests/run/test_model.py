@@ -65,7 +65,16 @@ def test_a_model_of_format_version_1_still_loads(instance_model, tmp_path):
         contract |= {"gap": rules["gap"], "smallest_object": rules["smallest"], "threshold": 0.65, "split": 1.5}
 
     old = load(rewritten(path, as_it_was, format_version="1"))
-    assert old.contract.objects == replace(instance_model.contract.objects, threshold=0.65, split=1.5, fill_holes=False)
+    assert old.contract.objects == replace(
+        instance_model.contract.objects, threshold=0.65, split=1.5, surest=0.0, fill_holes=False
+    )
+
+
+def test_a_file_of_the_second_version_dropped_no_unsure_objects(instance_model, tmp_path):
+    path = tmp_path / "cells.safetensors"
+    instance_model.save(path)
+    old = load(rewritten(path, lambda contract: contract["objects"].pop("surest"), format_version="2"))
+    assert old.contract.objects == replace(instance_model.contract.objects, surest=0.0)
 
 
 def test_other_rules_for_objects_can_be_asked_for(instance_model, discs):

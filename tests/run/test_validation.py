@@ -102,6 +102,22 @@ def test_the_smallest_object_is_chosen(contract):
 
 
 @pytest.mark.usefixtures("image_is_probability")
+def test_a_choice_is_left_only_for_one_that_is_clearly_better(contract, monkeypatch):
+    image, truth = squares()
+    image[5:35, 5:35] = np.where(truth[5:35, 5:35] > 0, 0.9, 0.65)
+    monkeypatch.setattr("ubend.run.validation.WORTH", 1.0)
+    assert choice(contract, image, truth) == contract.objects
+
+
+@pytest.mark.usefixtures("image_is_probability")
+def test_how_sure_an_object_must_be_is_chosen(contract):
+    image, truth = squares()
+    image[truth > 0], image[50:53, 50:53] = 0.95, 0.85  # a speck, sure enough for 0.8
+    start = replace(contract, objects=ObjectRules(surest=0.8, smallest=1))
+    assert choice(start, image, truth).surest == 0.9
+
+
+@pytest.mark.usefixtures("image_is_probability")
 def test_whether_holes_are_filled_is_chosen(contract):
     image, truth = squares()
     image[16:24, 16:24] = 0.1
@@ -133,7 +149,7 @@ def test_a_learned_distance_is_parted_by_shares(contract, monkeypatch):
     maps = np.stack([1 - image, image, distance]).astype(np.float32)
     monkeypatch.setattr(validation, "predict_probabilities", lambda *_args, **_choices: maps)
     learns = replace(contract, network=replace(contract.network, classes=3), objects=ObjectRules(split=0.3))
-    assert choice(learns, image, truth).split == 0.2
+    assert choice(learns, image, truth).split == 0.1
 
 
 @pytest.mark.usefixtures("image_is_probability")

@@ -200,6 +200,12 @@ def predict(
     smallest: Annotated[
         int | None, typer.Option(help="Drop objects of fewer pixels.", rich_help_panel=OTHER_RULES)
     ] = None,
+    surest: Annotated[
+        float | None,
+        typer.Option(
+            help="Drop objects that nowhere reach this probability of foreground.", rich_help_panel=OTHER_RULES
+        ),
+    ] = None,
     fill_holes: Annotated[
         bool | None,
         typer.Option("--fill-holes/--keep-holes", help="Fill holes in objects.", rich_help_panel=OTHER_RULES),
@@ -225,8 +231,8 @@ def predict(
 
     loaded = load(model, device=device)
     asked = {
-        "threshold": threshold, "split": split, "smallest": smallest, "fill_holes": fill_holes, "gap": gap,
-        "clear_border": clear_border,
+        "threshold": threshold, "split": split, "smallest": smallest, "surest": surest, "fill_holes": fill_holes,
+        "gap": gap, "clear_border": clear_border,
     }  # fmt: skip
     loaded.contract = _with_rules(loaded.contract, {name: value for name, value in asked.items() if value is not None})
     extras = Extras(rois=rois, geojson=geojson, paint=outlined if outlines else None)
@@ -594,8 +600,9 @@ def _rules_in_words(contract: "Contract") -> str:
     gap = f"gaps of {2 * rules.gap} px closed" if rules.gap else "gaps left"
     holes = "holes filled" if rules.fill_holes else "holes left"
     least = _count(rules.smallest, "pixel")
+    surest = f", one of at least {rules.surest:g}" if rules.surest > rules.threshold else ""
     border = "; without those at the border of the image" if rules.clear_border else ""
-    return f"above a probability of {rules.threshold:g}; {parted}; at least {least}; {holes}; {gap}{border}"
+    return f"above a probability of {rules.threshold:g}; {parted}; at least {least}{surest}; {holes}; {gap}{border}"
 
 
 def _in_one_line(scores: dict[str, float], most: int = 8) -> str:

@@ -49,6 +49,8 @@ class ObjectRules:
         distance to the border falls from either body to the waist between them.
     smallest : int
         Pixels of the smallest object to keep, counted before the gap goes back.
+    surest : float
+        Probability that the surest pixel of an object must reach for it to be kept: specks of half-belief go.
     fill_holes : bool
         Whether background that one object encloses becomes part of it.
     gap : int
@@ -70,6 +72,7 @@ class ObjectRules:
     threshold: float = 0.5
     split: float = 0.0
     smallest: int = 0
+    surest: float = 0.0
     fill_holes: bool = False
     gap: int = 1
     clear_border: bool = False
@@ -77,6 +80,8 @@ class ObjectRules:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < 1:
             raise InputError(f"threshold is {self.threshold}; allowed is a probability from 0 to below 1, usually 0.5.")
+        if not 0 <= self.surest <= 1:
+            raise InputError(f"surest is {self.surest}; allowed is a probability from 0 to 1, 0 to drop nothing.")
         if not 0 <= self.split < np.inf:
             raise InputError(f"split is {self.split}; allowed is a number from 0 on, 0 to part nothing.")
         for name in ("smallest", "gap"):
@@ -97,7 +102,7 @@ def foreground_to_objects(
     2. With `split`, an object is parted by a watershed on its height, from all tops that stand more than `split` above
        the saddle towards a higher one (their dynamics). The height is `distance`, or without it the Euclidean distance
        to the nearest pixel that is not foreground.
-    3. Objects of fewer than `smallest` pixels are dropped.
+    3. Objects of fewer than `smallest` pixels are dropped, and those that nowhere reach the probability `surest`.
     4. The gap goes back: a background pixel whose distances to the nearest and the second nearest object add up to at
        most ``1.3 * (2 * gap + 1)`` pixels joins the nearest one. That is what `separate_touching` took; true background
        of up to ``2 * gap`` pixels between two objects cannot be told from it and is filled too.
@@ -145,6 +150,8 @@ def foreground_to_objects(
         )  # of equally near objects the first gets a gap
     if rules.smallest > 1:
         labels, objects = _keep(labels, _areas(labels, objects) >= rules.smallest)
+    if rules.surest > rules.threshold and objects > 0:
+        labels, objects = _keep(labels, _highest(labels, objects, foreground_probability) >= rules.surest)
     if rules.gap > 0 and objects > 1:
         _give_gap_back(labels, rules.gap)
     if rules.fill_holes and objects > 0:
@@ -292,6 +299,14 @@ def _areas(labels: _Labels, objects: int) -> NDArray[np.int64]:
     for band, _ in _bands(len(labels)):
         areas += np.bincount(labels[band].ravel(), minlength=objects + 1)
     return areas
+
+
+def _highest(labels: _Labels, objects: int, values: NDArray[Any]) -> NDArray[np.float64]:
+    """Highest value of the objects 0 (background) to n."""
+    highest = np.zeros(objects + 1)
+    for band, _ in _bands(len(labels)):
+        np.maximum.at(highest, labels[band].ravel(), values[band].ravel())
+    return highest
 
 
 def _keep(labels: _Labels, keep: NDArray[np.bool_]) -> tuple[_Labels, int]:

@@ -20,8 +20,8 @@ from ubend.run.device import choose_device
 from ubend.run.prediction import OnTile, predict_labels, predict_probabilities
 
 FORMAT = "ubend-model"
-FORMAT_VERSION = 2
-"""2 keeps the rules for objects together; 1 had four of them side by side."""
+FORMAT_VERSION = 3
+"""3 has one more rule for objects; 2 kept them together; 1 had four of them side by side."""
 FILE_NAME = "model.safetensors"
 
 
@@ -135,12 +135,14 @@ def load(path: str | Path, *, device: str | None = None) -> Model:
 
 def _contract_values(metadata: dict[str, str]) -> Any:
     """Read the contract as the present version has it."""
-    values = json.loads(metadata["contract"])
-    if metadata["format_version"] != "1" or not isinstance(values, dict):
+    values, format_version = json.loads(metadata["contract"]), int(metadata["format_version"])
+    if format_version == FORMAT_VERSION or not isinstance(values, dict):
         return values
-    old = {"gap": "gap", "smallest_object": "smallest", "threshold": "threshold", "split": "split"}
-    rules = dataclasses.asdict(ObjectRules()) | {new: values[key] for key, new in old.items()}
-    return {key: value for key, value in values.items() if key not in old} | {"objects": rules}
+    if format_version == 1:
+        old = {"gap": "gap", "smallest_object": "smallest", "threshold": "threshold", "split": "split"}
+        rules = dataclasses.asdict(ObjectRules()) | {new: values[key] for key, new in old.items()}
+        return {key: value for key, value in values.items() if key not in old} | {"objects": rules}
+    return values | {"objects": {"surest": 0.0} | values["objects"]}
 
 
 def _check_version(path: Path, metadata: dict[str, str]) -> None:

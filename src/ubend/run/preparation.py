@@ -21,8 +21,9 @@ from ubend.method.touching import separate_touching
 from ubend.run.contract import Contract, Normalisation, channels_first, count, is_gray, not_finite
 from ubend.run.recipe import EnergyConfig, Recipe
 
-SPLIT_BY_DISTANCE = 0.2
-"""Dynamics of a learned distance at which objects are parted before held-out images have been asked."""
+SPLIT_BY_DISTANCE, SUREST = 0.1, 0.8
+"""Dynamics of a learned distance at which objects are parted, and what the surest pixel of an object must reach, unless
+the annotated images clearly say otherwise."""
 MOST_HELD_OUT = 32
 """Images on which a run is validated at most."""
 
@@ -133,7 +134,8 @@ def _object_rules(images: Sequence[Annotated], task: Task, energy: EnergyConfig)
     objects = [class_indices(image.labels, task) for image in images]
     areas = np.concatenate([np.unique(o[o > 0], return_counts=True)[1] for o in objects])
     smallest = int(np.quantile(areas, 0.05) / 4) if areas.size else 0
-    return ObjectRules(gap=energy.gap, smallest=smallest, split=SPLIT_BY_DISTANCE if energy.distance > 0 else 0.0)
+    split = SPLIT_BY_DISTANCE if energy.distance > 0 else 0.0
+    return ObjectRules(gap=energy.gap, smallest=smallest, surest=SUREST, split=split)
 
 
 def prepare(images: Sequence[Annotated], contract: Contract) -> list[TrainingImage]:

@@ -72,31 +72,35 @@ class OptimiserConfig:
 
     Attributes
     ----------
-    kind : {"sgd", "adamw"}
+    kind : {"sgd", "nesterov", "adamw"}
+        "nesterov" is "sgd" that looks ahead by its momentum.
     learning_rate : float
         Its peak.
     momentum : float
-        Of SGD.
+        Of SGD, with or without Nesterov.
     weight_decay : float
     schedule : {"constant", "cosine"}
         "cosine" falls from the peak to 0 over the run.
     warm_up : float
         Share of the run over which the learning rate rises to its peak.
+    averaging : float
+        The model holds the running mean of the weights over about this share of the steps done; 0: the last weights.
     """
 
-    kind: Literal["sgd", "adamw"] = "adamw"
+    kind: Literal["sgd", "nesterov", "adamw"] = "adamw"
     learning_rate: float = 1e-3
     momentum: float = 0.99
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine"] = "cosine"
     warm_up: float = 0.05
+    averaging: float = 0.0
 
     def __post_init__(self) -> None:
         _check_ranges(
             self,
-            at_least={"momentum": 0, "weight_decay": 0, "warm_up": 0},
+            at_least={"momentum": 0, "weight_decay": 0, "warm_up": 0, "averaging": 0},
             above={"learning_rate": 0},
-            below={"momentum": 1, "warm_up": 1},
+            below={"momentum": 1, "warm_up": 1, "averaging": 1},
         )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.optim.swa_utils import AveragedModel
 
 from ubend.data.annotated import Annotated, Kind, find_pairs, infer_task, read_pairs
 from ubend.data.formats import check_writable, write_atomically
@@ -375,7 +376,7 @@ def fit(
     Returns
     -------
     network : UNet
-        With the weights of the last step.
+        With the weights of the last step, or their running mean.
     quality : dict of str to float
         Scores of the last validation; empty without held-out images.
     steps : int
@@ -384,6 +385,7 @@ def fit(
     recipe = contract.recipe
     net = _new_network(contract, device, seed)
     optimiser = _optimiser(net, recipe)
+    mean = _running_mean(net, recipe.optimiser.averaging)
     dtype = mixed_precision(device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     clock = _Clock(recipe, start)
@@ -408,6 +410,7 @@ def fit(
             scaler.scale(energy).backward()  # type: ignore[no-untyped-call]
             scaler.step(optimiser)
             scaler.update()
+            mean.update_parameters(net)
             step += 1
             value = float(energy.detach())
             if not math.isfinite(value):
@@ -424,7 +427,7 @@ def fit(
                 pending = [at for at in pending if at > share]
                 began = time.perf_counter()
                 _check_weights(net, step, rate)
-                evaluation = validate(net, held_out, contract)
+                evaluation = validate(mean.module, held_out, contract)
                 if on_validation is not None:
                     on_validation(step, evaluation)
                 quality = dict(evaluation.overall)
@@ -432,7 +435,7 @@ def fit(
                 if clock.too_slow(len(pending)):
                     pending = pending[-1:]
     _check_weights(net, step, rate)
-    return net.cpu().eval(), quality, step
+    return mean.module.cpu().eval(), quality, step
 
 
 def check_seed(seed: int) -> None:
@@ -492,11 +495,22 @@ def _new_network(contract: Contract, device: torch.device, seed: int) -> UNet:
 
 def _optimiser(net: UNet, recipe: Recipe) -> torch.optim.Optimizer:
     chosen: OptimiserConfig = recipe.optimiser
-    if chosen.kind == "sgd":
+    if chosen.kind != "adamw":
         return torch.optim.SGD(
-            net.parameters(), lr=chosen.learning_rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay
-        )
+            net.parameters(), lr=chosen.learning_rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay,
+            nesterov=chosen.kind == "nesterov",
+        )  # fmt: skip
     return torch.optim.AdamW(net.parameters(), lr=chosen.learning_rate, weight_decay=chosen.weight_decay, fused=True)
+
+
+def _running_mean(net: UNet, share: float) -> AveragedModel:
+    """Keep the mean of weights and statistics over about the last `share` of all steps; with 0 those of the last."""
+
+    def average(mean: torch.Tensor, now: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        window = max(1.0, share * float(steps))
+        return now if window == 1 else mean + (now - mean) / window
+
+    return AveragedModel(net, avg_fn=average, use_buffers=True)
 
 
 def _learning_rate(recipe: Recipe, share: float) -> float:

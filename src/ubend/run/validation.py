@@ -18,9 +18,11 @@ from ubend.run.prediction import VIEWS, Views, predict_labels, predict_probabili
 from ubend.scores import cells
 
 SPLITS = (0.0, 0.75, 1.5, 3.0)
-SPLITS_OF_DISTANCE = (0.2, 0.1, 0.3, 0.4, 0.0)
+SPLITS_OF_DISTANCE = (0.1, 0.2, 0.3, 0.05, 0.0)
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
 """What is tried on the held-out images; of equals the first is taken."""
+WORTH = 0.01
+"""By how much a choice must be better to be taken: with few images, less is chance."""
 MOST_TUNED_ON = 2**22
 """Pixels of all images beyond which `tune_objects` takes no more of them."""
 IOU_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -39,7 +41,7 @@ def tune_objects(
 
     Held-out images come first. Where they are few, those that were trained on help, although the network is surer of
     them than of others: three images are too little to know how small an object may be. A choice is only left for one
-    that is better. The scores that a model states are those before this choice, and of one view, so that the held-out
+    that is clearly better. The scores that a model states are those before this choice, and of one view, so that the held-out
     images have not been used for anything when they are scored.
 
     Returns
@@ -65,10 +67,11 @@ def best_rules(start: ObjectRules, contract: Contract, score: Callable[[ObjectRu
     """Choose one rule after the other, each best for those before; of equals the one at the start is left."""
     best, best_score = start, score(start)
     for name, values in _choices(best, SPLITS_OF_DISTANCE if contract.learns_distance else SPLITS):
+        start_score = best_score
         for value in values:
             candidate = replace(best, **{name: value})
             found = score(candidate) if candidate != best else best_score
-            if found > best_score:
+            if found > max(best_score, start_score + WORTH):
                 best, best_score = candidate, found
     return best
 
@@ -93,6 +96,7 @@ def _choices(rules: ObjectRules, splits: tuple[float, ...]) -> tuple[tuple[str, 
     return (
         ("split", splits),
         ("threshold", THRESHOLDS),
+        ("surest", (rules.surest, 0.9, 0.0)),
         ("smallest", tuple(rules.smallest * k // 2 for k in (2, 1, 4))),
         ("fill_holes", (True, False)),
         ("gap", (rules.gap, 0)),

@@ -1,0 +1,230 @@
+"""What each ingredient of the default recipe brings: one training a row, the same images, the same time.
+
+    python benchmarks/ablations.py                               what is missing of all rows, then docs/benchmarks.md
+    python benchmarks/ablations.py dsb2018 --only elastic        some rows of one set
+    python benchmarks/ablations.py --report                      docs/benchmarks.md from what has been measured
+
+A row changes one choice of the recipe. What changes the cost of a step gets as many steps as fit into the same time,
+measured beside the default in the same process; what is trained and scored, by seed, is the same for all rows. Every
+row is kept in benchmarks/results/ablations.csv, and measured once.
+"""
+
+import argparse
+import csv
+import fcntl
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+import numpy as np
+from report import machine, markdown_table, write_section
+
+from ubend.data.annotated import Annotated, Kind, find_pairs, read_pairs
+from ubend.run.evaluation import evaluate_arrays
+from ubend.run.model import Model
+from ubend.run.prediction import Views, predict_labels
+from ubend.run.recipe import Recipe, load_recipe
+from ubend.run.training import Progress, train
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+RESULTS = Path(__file__).resolve().parent / "results" / "ablations.csv"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Which images of a set are trained on, by seed, and which are scored; others than real_data.py scores."""
+
+    task: Kind
+    scores: tuple[str, ...]
+    train_on: Callable[[Sequence[str], int], list[str]]
+    score_on: Callable[[Sequence[str]], list[str]]
+
+
+def fluorescence() -> list[str]:
+    with (DATA / "dsb2018" / "manifest.csv").open(newline="") as file:
+        names = [Path(row["file"]).stem for row in csv.DictReader(file) if row["modality"] == "fluorescence"]
+    return [names[k] for k in np.random.default_rng(11).permutation(len(names))]
+
+
+FOLDS = {
+    "dsb2018": Fold(
+        "instances",
+        ("AP@0.5 (pooled)", "AP@0.75 (pooled)", "IoU"),
+        lambda _, seed: fluorescence()[32 + 16 * seed : 48 + 16 * seed],
+        lambda _: fluorescence()[270:320],
+    ),
+    "isbi2012_em": Fold(
+        "binary",
+        ("V_Rand", "V_Info", "IoU"),
+        lambda names, seed: [names[k] for k in ((1, 5, 9, 19, 22), (0, 4, 8, 18, 21), (2, 6, 10, 20, 23))[seed]],
+        lambda names: list(names[12:18]),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One choice, changed."""
+
+    name: str
+    changes: dict[str, dict[str, Any]]
+    views: Views | None = None
+
+
+DEFAULT = Row("default", {})
+ROWS = (
+    DEFAULT,
+    Row("last weights", {"optimiser": {"averaging": 0.0}}),
+    Row("mean of the weights over 20 %", {"optimiser": {"averaging": 0.2}}),
+    Row("1 tile of 128 a step", {"tiles": {"size": 128}}),
+    Row("1 tile of 192 a step", {"tiles": {"size": 192}}),
+    Row("1 tile of 512 a step", {"tiles": {"size": 512}}),
+    Row("4 tiles of 128 a step", {"tiles": {"batch": 4, "size": 128}}),
+    Row("4 tiles of 256 a step", {"tiles": {"batch": 4}}),
+    Row("16 tiles of 128 a step", {"tiles": {"batch": 16, "size": 128}}),
+    Row("learning rate 5e-4", {"optimiser": {"learning_rate": 5e-4}}),
+    Row("learning rate 2e-3", {"optimiser": {"learning_rate": 2e-3}}),
+    Row("learning rate 5e-3", {"optimiser": {"learning_rate": 5e-3}}),
+    Row("SGD, momentum 0.99, rate 0.01", {"optimiser": {"kind": "sgd", "learning_rate": 0.01}}),
+    Row("SGD, momentum 0.99 Nesterov, rate 0.01", {"optimiser": {"kind": "nesterov", "learning_rate": 0.01}}),
+    Row("SGD, momentum 0.9, rate 0.1", {"optimiser": {"kind": "sgd", "learning_rate": 0.1, "momentum": 0.9}}),
+    Row("constant rate", {"optimiser": {"schedule": "constant"}}),
+    Row("constant rate, mean of the weights over 20 %", {"optimiser": {"schedule": "constant", "averaging": 0.2}}),
+    Row("no elastic deformation", {"augmentation": {"elastic_sigma": 0.0}}),
+    Row("elastic σ 5 px", {"augmentation": {"elastic_sigma": 5.0}}),
+    Row("elastic σ 20 px", {"augmentation": {"elastic_sigma": 20.0}}),
+    Row("no gray values", {"augmentation": {"contrast": 0.0, "brightness": 0.0, "gamma": 1.0, "noise": 0.0}}),
+    Row("noise 0.4", {"augmentation": {"noise": 0.4}}),
+    Row("zoom 1 (none)", {"augmentation": {"zoom": 1.0}}),
+    Row("zoom 2", {"augmentation": {"zoom": 2.0}}),
+    Row("no border weights", {"energy": {"w0": 0.0}}),
+    Row("balanced classes", {"energy": {"balance": "frequency"}}),
+    Row("with Dice", {"energy": {"dice": 1.0}}),
+    Row("no distance", {"energy": {"distance": 0.0}}),
+    Row("distance 3", {"energy": {"distance": 3.0}}),
+    Row("width 8", {"network": {"width": 8}}),
+    Row("width 24", {"network": {"width": 24}}),
+    Row("width 32", {"network": {"width": 32}}),
+    Row("depth 3", {"network": {"depth": 3}}),
+    Row("depth 5", {"network": {"depth": 5}}),
+    Row("no normalisation layer", {"network": {"normalisation": "none"}}),
+    Row("dropout 0.5", {"network": {"dropout": 0.5}}),
+    Row("unpadded, tile of 380", {"network": {"padding": "none"}, "tiles": {"size": 380}}),
+    Row("unpadded, tile of 572", {"network": {"padding": "none"}, "tiles": {"size": 572}}),
+    Row("no image held out", {"training": {"held_out": 0.0}}),
+    Row("one view", {}, "one"),
+)
+
+
+def recipe_of(row: Row) -> Recipe:
+    recipe = load_recipe("default")
+    tables = {table: replace(getattr(recipe, table), **values) for table, values in row.changes.items()}
+    return replace(recipe, **tables)
+
+
+def seconds_a_step(annotated: Sequence[Annotated], recipes: Sequence[Recipe], task: Kind) -> list[float]:
+    """Time a few steps of each recipe, in turns; median."""
+    taken: list[list[float]] = [[] for _ in recipes]
+    few = annotated[:2]
+    for _ in range(2):
+        for recipe, times in zip(recipes, taken, strict=True):
+            last = [0.0]
+
+            def on_step(progress: Progress, last: list[float] = last, times: list[float] = times) -> None:
+                now = time.perf_counter()
+                if progress.step > 2:
+                    times.append(now - last[0])
+                last[0] = now
+
+            train(few, recipe=recipe, steps=6, task=task, on_step=on_step)
+    return [median(times) for times in taken]
+
+
+def measure(name: str, row: Row, seed: int, steps: int, models: Path | None) -> list[dict[str, Any]]:
+    fold = FOLDS[name]
+    pairs = {pair.name: pair for pair in find_pairs(DATA / name)}
+    names = sorted(pairs)
+    annotated = read_pairs([pairs[n] for n in fold.train_on(names, seed)])
+    others = read_pairs([pairs[n] for n in fold.score_on(names)])
+    recipe, base = recipe_of(row), load_recipe("default")
+    if (recipe.network, recipe.tiles) != (base.network, base.tiles):
+        now, then = seconds_a_step(annotated, (recipe, base), fold.task)
+        steps = max(1, round(steps * then / now))
+    began = time.perf_counter()
+    model = train(annotated, recipe=recipe, steps=steps, task=fold.task, seed=seed)
+    took = time.perf_counter() - began
+    if models is not None:
+        models.mkdir(parents=True, exist_ok=True)
+        model.save(models / f"{name}-{row.name.replace(' ', '_').replace('/', '')}-{seed}.safetensors", overwrite=True)
+    scored = [(row.name, row.views)] + ([("one view", "one")] if row == DEFAULT else [])
+    return [
+        {"set": name, "row": called, "seed": seed, "steps": steps, "seconds": round(took)}
+        | {f"score {k}": f"{value:.4f}" for k, value in enumerate(score(model, others, fold, views), 1)}
+        for called, views in scored
+    ]
+
+
+def score(model: Model, others: Sequence[Annotated], fold: Fold, views: Views | None) -> list[float]:
+    contract = model.contract
+    probabilities = [model.predict(image.image, views=views) for image in others]
+    overall = evaluate_arrays(
+        [image.labels for image in others],
+        [predict_labels(contract, p) for p in probabilities],
+        task=contract.task,
+        probabilities=probabilities if fold.task == "binary" else None,
+        extent="all",
+    ).overall
+    return [overall[key] for key in fold.scores]
+
+
+FIELDS = ("set", "row", "seed", "steps", "seconds", "score 1", "score 2", "score 3")
+
+
+def measured() -> list[dict[str, str]]:
+    if not RESULTS.is_file():
+        return []
+    with RESULTS.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def keep(rows: Sequence[dict[str, Any]]) -> None:
+    """Add rows to the file of results; several processes may."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a", newline="", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", choices=[*FOLDS, []], help="which sets; without it all")
+    parser.add_argument("--only", nargs="+", default=[], help="rows whose name holds one of these words")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=1200, help="of the default recipe")
+    parser.add_argument("--models", type=Path, help="folder to keep the models in")
+    parser.add_argument("--report", action="store_true", help="measure nothing")
+    chosen = parser.parse_args()
+    if not DATA.is_dir():
+        sys.exit(f"the real images are not here: {DATA}")
+    rows = [row for row in ROWS if row.views is None and (not chosen.only or any(w in row.name for w in chosen.only))]
+    for seed in [] if chosen.report else chosen.seeds:
+        for row in rows:
+            for name in chosen.sets or FOLDS:
+                if "distance" in row.name and FOLDS[name].task == "binary":
+                    continue
+                if not any((name, row.name, str(seed)) == (r["set"], r["row"], r["seed"]) for r in measured()):
+                    found = measure(name, row, seed, chosen.steps, chosen.models)
+                    keep(found)
+                    print(*(list(line.values()) for line in found), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
