@@ -2,7 +2,7 @@
 
     python benchmarks/few_images.py --cores 0 1             two runs side by side, one core each, for at most 50 minutes
     python benchmarks/few_images.py isbi2012_em --n 5 --tools ubend --cores 0,1 --minutes 10 --seeds 0 1 2
-    python benchmarks/few_images.py --report                docs/benchmarks.md and docs/few_images.png from what is there
+    python benchmarks/few_images.py --report                table and plot in docs/, from what has been measured
     python benchmarks/few_images.py --check                 no image is trained on and scored
 
 A run trains on n images, predicts others and scores them by `ubend evaluate`; it adds a row to
@@ -20,8 +20,8 @@ or, instead of these options, UBEND_PYTHON_STARDIST, UBEND_PYTHON_MONAI and UBEN
 left out, and said so. What each of them does is said in benchmarks/rivals/.
 
 The clock: minutes of training. Of the rivals it starts after imports, reading and compiling, and ends with the last
-step; of ubend it also holds the preparation of the images, validation and the choice of the rules for objects. Prediction
-is on no clock. All tools use the CPU alone.
+step; of ubend it also holds the preparation of the images, validation and the choice of the rules for objects. No clock
+holds prediction. All tools use the CPU alone.
 """
 
 import argparse
@@ -155,7 +155,7 @@ def fluorescence() -> list[str]:
 
 
 def two_cell_lines() -> list[str]:
-    """List the nuclei that touching.py has left, the two cell lines in turns: gnf at even numbers, ic100 at odd ones."""
+    """List the nuclei that touching.py has left, the two cell lines in turns: gnf at even numbers, ic100 at odd."""
     names = files_of("coelho2009_nuclei")()
     rest = [names[k] for k in np.random.default_rng(11).permutation(len(names))][22:]
     lines = [[name for name in rest if name.startswith(line)] for line in ("gnf", "ic100")]
@@ -165,7 +165,8 @@ def two_cell_lines() -> list[str]:
 FOLDS = {
     "isbi2012_em": Fold(
         "binary", ("V_Rand", "V_Info"), files_of("isbi2012_em"), range(18, 24), range(18), spread,
-        "slices 0–15, spread evenly, and 16 and 17 only for n = 18, which is all there are; scored on 18–23", 0.9728, (16, 17),
+        "slices 0–15, spread evenly, and 16 and 17 only for n = 18, which is all there are; scored on 18–23",
+        0.9728, (16, 17),
     ),
     "vnc_sstem": Fold(
         "binary", ("V_Rand", "V_Info"), files_of("vnc_sstem"), range(9, 16, 2), range(8), spread,
@@ -352,7 +353,7 @@ def measure(run: Run, out: Path, pythons: dict[str, str]) -> dict[str, str]:
 
 
 def planned(chosen: argparse.Namespace, tools: Sequence[str], cores: int) -> list[Run]:
-    """List the runs, those that say most first: ubend's curve, the rivals at 5 images, then at others; then more seeds."""
+    """List the runs, those that say most first: ubend's curve, the rivals at 5 images, at others; then more seeds."""
     runs = [
         Run(name, tool, n, seed, chosen.minutes, cores)
         for seed in chosen.seeds
@@ -457,7 +458,7 @@ def run_all(chosen: argparse.Namespace) -> None:
     minutes = sum(expected_seconds(run, known) for run in todo) / 60 / len(groups)
     print(
         f"{len(runs)} runs, {len(runs) - len(todo)} of them done; the others take about {minutes:.0f} min on "
-        f"{len(groups)} × {len(groups[0])} cores. No run is begun that would end later than {chosen.total:g} min from now.",
+        f"{len(groups)} × {len(groups[0])} cores. None is begun that would not end within {chosen.total:g} min.",
         flush=True,
     )
     for name in {run.set for run in todo}:
@@ -551,17 +552,19 @@ def standing(table: Table) -> str:
     return f"{first}; not in: {'; '.join(behind)}." if behind else f"{first}."
 
 
-LEGEND = """Best of a row in bold; over several seeds the mean, and in brackets from the lowest to the highest. A seed says which \
+LEGEND = """\
+The best of a row is in bold; of several seeds the mean, and in brackets the lowest and the highest. A seed says which
 images are trained on and how the network begins; the n images are the first n of one list a seed. {folds}
 
-V_Rand and V_Info are those after thinning, at the best of 11 thresholds, from the probabilities. MONAI and nnU-Net separate no
-objects: on dsb2018 and coelho2009_nuclei they learn the foreground, and its connected pieces are their objects; they have
-nothing else. StarDist finds star-convex objects and has no place in the other sets. "nnU-Net, cut" is its network,
-augmentation, loss and optimiser with the learning rate falling to 0 within the minutes, on patches of 256×256, two a step: its
-250,000 steps would take days. What each rival does is written at the head of its file in benchmarks/rivals/.
+V_Rand and V_Info are those after thinning, at the best of 11 thresholds, from the probabilities. MONAI and nnU-Net
+separate no objects: on dsb2018 and coelho2009_nuclei they learn the foreground, and its connected pieces are their
+objects; they have nothing else. StarDist finds star-convex objects and has no place in the other sets. "nnU-Net, cut" is
+its network, augmentation, loss and optimiser, with the learning rate falling to 0 within the minutes, on patches of
+256×256, two a step: its 250,000 steps would take days. What each rival does is written at the head of its file in
+benchmarks/rivals/.
 
-The minutes are those of training. Of the rivals they begin after imports, reading and compiling and end with the last step;
-ubend's also hold the preparation of images, validation and the choice of the rules for objects."""
+The minutes are those of training. Of the rivals they begin after imports, reading and compiling and end with the last
+step; ubend's also hold the preparation of images, validation and the choice of the rules for objects."""
 
 
 def draw(table: Table, setting: tuple[str, str]) -> None:
@@ -632,15 +635,19 @@ def report() -> None:
             picture = (
                 "\n\n![Score against the number of annotated images](few_images.png)\n\n"
                 "Bands: from the lowest to the highest of the seeds. Dashed: V_Rand of the U-Net of 2015 as published, "
-                "trained on all 30 slices for ten hours and scored on the organisers' hidden test set, so on other images "
-                "than these."
+                "trained on all 30 slices for ten hours and scored on the organisers' hidden test set, so on other "
+                "images than these."
             )
         parts.append(f"{head}{picture}\n\n{markdown_of(table)}")
     folds = " ".join(f"{name}: {fold.about}." for name, fold in FOLDS.items())
     versions = sorted({one for row in rows for one in row["versions"].split(", ")})
     dates, machines = sorted({row["date"] for row in rows}), sorted({row["machine"] for row in rows})
-    measured = f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {'; '.join(machines)}; {', '.join(versions)}."
-    command = "Command: `python benchmarks/few_images.py --cores 0 1`, then `--report`; every run is a row of benchmarks/results/few_images.csv."
+    when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    measured = f"Measured {when} on {'; '.join(machines)}; {', '.join(versions)}."
+    command = (
+        "Command: `python benchmarks/few_images.py --cores 0 1`, then `--report`; every run is a row of "
+        "benchmarks/results/few_images.csv."
+    )
     write_section("few_images", "\n\n".join([*parts, LEGEND.format(folds=folds), measured, command]))
 
 

@@ -96,7 +96,12 @@ class Clock:
 
 def write_report(job: Job, clock: Clock, steps: int, packages: Sequence[str], **more: Any) -> None:
     """Say how long was trained, and with what."""
-    report = {"minutes": clock.minutes(), "steps": steps, "versions": {name: version(name) for name in packages}, **more}
+    report = {
+        "minutes": clock.minutes(),
+        "steps": steps,
+        "versions": {name: version(name) for name in packages},
+        **more,
+    }
     (job.out / REPORT).write_text(json.dumps(report), encoding="utf-8")
 
 
