@@ -558,8 +558,8 @@ images are trained on and how the network begins; the n images are the first n o
 
 V_Rand and V_Info are those after thinning, at the best of 11 thresholds, from the probabilities. MONAI and nnU-Net
 separate no objects: on dsb2018 and coelho2009_nuclei they learn the foreground, and its connected pieces are their
-objects; they have nothing else. StarDist finds star-convex objects and has no place in the other sets. "nnU-Net, cut" is
-its network, augmentation, loss and optimiser, with the learning rate falling to 0 within the minutes, on patches of
+objects; they have nothing else. StarDist finds star-convex objects and has no place in the other sets. "nnU-Net, cut"
+is its network, augmentation, loss and optimiser, with the learning rate falling to 0 within the minutes, on patches of
 256×256, two a step: its 250,000 steps would take days. What each rival does is written at the head of its file in
 benchmarks/rivals/.
 

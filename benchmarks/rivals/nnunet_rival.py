@@ -2,11 +2,11 @@
 
 PlainConvUNet as the 2D planner lays it out for its patch: stages until an edge is 4 pixels, features from 32 doubling
 to 512, instance norm, leaky ReLU, deep supervision. nnUNetTrainer's own get_training_transforms; of a batch a third
-(of two patches: one) around foreground; Dice and cross entropy; SGD at 0.01 with Nesterov momentum 0.99 and weight decay
-3e-5, gradients clipped to 12, the rate falling by its polynomial, over the minutes in place of 250,000 steps. z-scores of
-whole images. Prediction: its windows, half overlapping, with Gaussian weights, mirrored along both axes. float32, as
-nnU-Net computes on a CPU. All images are trained on: its five folds need five, and the held-out one neither stops
-training nor chooses anything.
+(of two patches: one) around foreground; Dice and cross entropy; SGD at 0.01 with Nesterov momentum 0.99 and weight
+decay 3e-5, gradients clipped to 12, the rate falling by its polynomial, over the minutes in place of 250,000 steps.
+z-scores of whole images. Prediction: its windows, half overlapping, with Gaussian weights, mirrored along both axes.
+float32, as nnU-Net computes on a CPU. All images are trained on: its five folds need five, and the held-out one neither
+stops training nor chooses anything.
 
 Also cut: patches of 256×256, two a step, for the minutes to hold enough steps to learn from (its own plan for images of
 512×512 is the whole image, some four times the time a step).
