@@ -260,6 +260,21 @@ def copy_images(name: str, numbers: Sequence[int], folder: Path) -> None:
             shutil.copy(DATA / name / part / names[k], folder / part)
 
 
+def provide_scored(name: str, folder: Path) -> None:
+    """Copy the images to score, unless they are there; another process may do so at the same time."""
+    names = FOLDS[name].names()
+    wanted = sorted(names[k] for k in FOLDS[name].scored)
+    masks = folder / "masks"
+    if masks.is_dir() and sorted(path.name for path in masks.iterdir()) == wanted:
+        return
+    apart = folder.with_name(f".{name}-{os.getpid()}")
+    copy_images(name, FOLDS[name].scored, apart)
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another process was faster
+        apart.rename(folder)
+    shutil.rmtree(apart, ignore_errors=True)
+
+
 def call(command: Sequence[str], log: Path, cores: int) -> float:
     """Run a command with its output in a file; return its seconds."""
     threads = {f"{name}_NUM_THREADS": str(cores) for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
@@ -399,6 +414,7 @@ class Work:
         for run in runs:
             self.waiting.put(run)
         self.end = time.monotonic() + 60 * chosen.total
+        self.failed: list[str] = []
 
     def left(self) -> str:
         known, waiting = read_results(), self.waiting.qsize()
@@ -427,6 +443,7 @@ class Work:
                     row = measure(run, self.chosen.out, self.pythons)
                 except (RuntimeError, OSError) as error:
                     print(f"{run}: FAILED, {error}", flush=True)
+                    self.failed.append(str(run))
                     continue
                 append_result(row)
                 said = ", ".join(f"{name} {row[name]}" for name in FOLDS[run.set].scores)
@@ -462,14 +479,15 @@ def run_all(chosen: argparse.Namespace) -> None:
         flush=True,
     )
     for name in {run.set for run in todo}:
-        if not (chosen.out / name).is_dir():
-            copy_images(name, FOLDS[name].scored, chosen.out / name)
+        provide_scored(name, chosen.out / name)
     work = Work(chosen, todo, pythons)
-    threads = [threading.Thread(target=work.work, args=(group,)) for group in groups]
+    threads = [threading.Thread(target=work.work, args=(group,), daemon=True) for group in groups]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if work.failed:
+        sys.exit(f"{len(work.failed)} runs failed: {'; '.join(work.failed)}")
 
 
 # The report
@@ -553,8 +571,9 @@ def standing(table: Table) -> str:
 
 
 LEGEND = """\
-The best of a row is in bold; of several seeds the mean, and in brackets the lowest and the highest. A seed says which
-images are trained on and how the network begins; the n images are the first n of one list a seed. {folds}
+The best of a row is in bold. Of several seeds the mean, and in brackets the lowest and the highest; without brackets it
+is one seed. A seed says which images are trained on and how the network begins; the n images are the first n of one
+list a seed. {folds}
 
 V_Rand and V_Info are those after thinning, at the best of 11 thresholds, from the probabilities. MONAI and nnU-Net
 separate no objects: on dsb2018 and coelho2009_nuclei they learn the foreground, and its connected pieces are their
@@ -603,6 +622,8 @@ def draw(table: Table, setting: tuple[str, str]) -> None:
     for axis in axes.flat[len(names) :]:
         axis.set_axis_off()
     shown = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    order = [NAMES[tool].replace("`", "") for tool in TOOLS]
+    shown = {label: shown[label] for label in sorted(shown, key=lambda one: order.index(one) if one in order else 9)}
     figure.suptitle(f"{setting[0]} minutes of training on {_cores(setting[1])}", fontsize=11)
     spare = axes.flat[-1] if len(names) < axes.size else None
     if spare is not None:
