@@ -16,15 +16,19 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def machine() -> str:
-    """Say on what, with what, and when."""
-    processor = platform.processor() or platform.machine()
+def processor() -> str:
+    """Name the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file() and (model := re.search(r"model name\s*: (.*)", cpuinfo.read_text())):
-        processor = model[1]
+        return model[1]
+    return platform.processor() or platform.machine()
+
+
+def machine() -> str:
+    """Say on what, with what, and when."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("ubend", "torch", "numpy", "scipy"))
     return (
-        f"Measured {datetime.date.today().isoformat()} on {os.cpu_count()} cores of {processor}, "
+        f"Measured {datetime.date.today().isoformat()} on {os.cpu_count()} cores of {processor()}, "
         f"Python {platform.python_version()}, {versions}."
     )
 
