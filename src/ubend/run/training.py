@@ -9,7 +9,6 @@ import csv
 import datetime
 import math
 import platform
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -28,10 +27,12 @@ from ubend.errors import FileError, InputError, OutOfMemory, TrainingError
 from ubend.method.energy import dice_term, distance_term, weighted_cross_entropy
 from ubend.method.geometry import nearest_valid_inputs
 from ubend.method.network import UNet
+from ubend.run.clock import Clock
 from ubend.run.contract import Contract
 from ubend.run.device import autocast, choose_device, is_out_of_memory, mixed_precision
 from ubend.run.evaluation import Evaluation
 from ubend.run.model import FILE_NAME, Model
+from ubend.run.planning import Job, plan_job
 from ubend.run.prediction import margin
 from ubend.run.preparation import (
     annotated_images,
@@ -39,18 +40,15 @@ from ubend.run.preparation import (
     count_channels,
     fingerprint,
     hold_out,
-    make_contract,
     prepare,
 )
 from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, load_recipe, to_toml
-from ubend.run.validation import tune_objects, tuning_cost, validate
+from ubend.run.validation import tune_objects, validate
 
 RECIPE, LOG = "recipe.toml", "log.csv"
 """What a run leaves beside its model."""
 VALIDATED_AT = (0.25, 0.5, 0.75, 1.0)
 """Shares of a run after which the model is validated."""
-VALIDATION_SHARE = 0.1
-"""Of the run's time, what all validations before the last may take."""
 READ_AHEAD = 8
 """Batches that are made in advance for a device that is no CPU."""
 
@@ -106,6 +104,7 @@ def train(  # noqa: PLR0913
     on_plan: OnPlan | None = None,
     on_step: OnStep | None = None,
     on_validation: OnValidation | None = None,
+    clock: Clock | None = None,
 ) -> Model:
     """Train a U-Net on a few annotated images.
 
@@ -131,9 +130,12 @@ def train(  # noqa: PLR0913
     seed : int
         Of all randomness.
     on_plan : callable, optional
-        Called once with the contract, the number of images trained on, and of images held out.
+        Called once before the first step with the contract, the number of images trained on, and of images held out.
+        ``contract.provenance["plan"]`` says in plain words what will be done, and why.
     on_step, on_validation : callable, optional
         Called with a `Progress` after each step; with the step and an `Evaluation` after each validation.
+    clock : Clock, optional
+        Of a caller who began earlier: the minutes count from when it was made.
 
     Returns
     -------
@@ -157,7 +159,7 @@ def train(  # noqa: PLR0913
     >>> model.segment(samples[0].image).shape
     (128, 128)
     """
-    start, chosen = time.perf_counter(), choose_device(device)
+    clock, chosen = clock or Clock(), choose_device(device)
     if not 0 <= seed < 2**63:
         raise InputError(f"a seed is a whole number from 0 to {2**63 - 1}, not {seed}")
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
@@ -167,26 +169,27 @@ def train(  # noqa: PLR0913
     count_channels(annotated)
     check_finite(annotated)
     rest, held_out = hold_out(annotated, recipe.training.held_out, seed, few_values=seen.kind != "instances")
-    contract = make_contract(recipe, seen, rest)
+    job = plan_job(recipe, seen, rest, held_out, trial=trial, device=chosen, seed=seed, clock=clock)
+    contract = job.contract
     if on_plan is not None:
         on_plan(contract, len(rest), len(held_out))
-    prepared = prepare(rest, contract)
+    hashes = [{image.name: fingerprint(image) for image in images} for images in (rest, held_out)]
+    prepared = prepare(rest, contract, job.parts)
     try:
         net, quality, steps_done = fit(
-            prepared, held_out, contract, tuning=tuning_cost(held_out, contract, rest), device=chosen, seed=seed,
-            start=start, on_step=on_step, on_validation=on_validation,
+            prepared, job, device=chosen, seed=seed, clock=clock, on_step=on_step, on_validation=on_validation,
         )  # fmt: skip
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
             raise
-        raise OutOfMemory(_smaller_tiles(recipe)) from None
-    contract = tune_objects(net.to(chosen), held_out, contract, rest)
-    provenance = {
+        raise OutOfMemory(_smaller_tiles(contract.recipe)) from None
+    contract = tune_objects(net.to(chosen), job.tuned_on, contract, is_late=clock.is_late)
+    provenance = contract.provenance | {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "images": {image.name: fingerprint(image) for image in rest},
-        "held_out": {image.name: fingerprint(image) for image in held_out},
+        "images": hashes[0],
+        "held_out": hashes[1],
         "steps": steps_done,
-        "minutes": round((time.perf_counter() - start) / 60, 2),
+        "minutes": round(clock.seconds() / 60, 2),
         "seed": seed,
         "machine": f"{platform.system()} {platform.machine()}, {chosen.type}",
         "versions": {name: version(name) for name in ("ubend", "torch", "numpy", "scipy")},
@@ -211,7 +214,7 @@ def train_folder(
     FileError
         If `out` already holds one of them and `overwrite` is not given, or is no folder.
     """
-    out = Path(out)
+    out, clock = Path(out), Clock()
     _check_free(out, overwrite=overwrite)
     annotated = read_pairs(find_pairs(data, labels=labels))
     with contextlib.ExitStack() as files:
@@ -227,7 +230,7 @@ def train_folder(
             if on_step is not None:
                 on_step(progress)
 
-        model = train(annotated, on_step=record, **choices)
+        model = train(annotated, on_step=record, clock=clock, **choices)
     model.save(out / FILE_NAME, overwrite=overwrite)
     recipe = to_toml(model.contract.recipe)
     write_atomically(out / RECIPE, lambda path: path.write_text(recipe, encoding="utf-8"), overwrite=overwrite)
@@ -243,17 +246,15 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 
 def fit(
     images: Sequence[TrainingImage],
-    held_out: Sequence[Annotated],
-    contract: Contract,
+    job: Job,
     *,
-    tuning: float = 0.0,
     device: torch.device,
     seed: int,
-    start: float,
+    clock: Clock,
     on_step: OnStep | None = None,
     on_validation: OnValidation | None = None,
 ) -> tuple[UNet, dict[str, float], int]:
-    """Run the training loop; `tuning` says how many times as long as a validation what follows the last one takes.
+    """Run the training loop until the clock says that its schedule is done.
 
     Returns
     -------
@@ -264,23 +265,24 @@ def fit(
     steps : int
         Done in all.
     """
-    recipe = contract.recipe
+    contract, recipe = job.contract, job.contract.recipe
     net = _new_network(contract, device, seed)
     optimiser = _optimiser(net, recipe)
     dtype = mixed_precision(device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    clock = _Clock(recipe, start)
+    pending = list(VALIDATED_AT if job.held_out else ())
+    clock.begin(recipe.training, validations=len(pending), validation=job.validation, after=job.after)
     batches = _batches(images, contract, seed=seed, ahead=0 if device.type == "cpu" else READ_AHEAD)
     quality: dict[str, float] = {}
-    pending, waited = list(VALIDATED_AT if held_out else ()), 0.0
+    waited = 0.0
     step, share = 0, 0.0
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else None):
         while share < 1:
             net.train()
             torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))  # dropout
-            began = time.perf_counter()
+            began = clock.now()
             batch = _to_device(next(batches), device)
-            waited += time.perf_counter() - began
+            waited += clock.now() - began
             rate = _learning_rate(recipe, share)
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -305,17 +307,41 @@ def fit(
                 )
             if pending and share >= pending[0]:
                 pending = [at for at in pending if at > share]
-                began = time.perf_counter()
+                began = clock.now()
                 _check_weights(net, step, rate)
-                evaluation = validate(net, held_out, contract)
+                evaluation = validate(net, job.held_out, contract)
                 if on_validation is not None:
                     on_validation(step, evaluation)
                 quality = dict(evaluation.overall)
-                clock.reserve(time.perf_counter() - began, left=len(pending), then=tuning)
-                if clock.too_slow(len(pending)):
-                    pending = pending[-1:]
+                pending = clock.validated(clock.now() - began, pending)
+                if pending and clock.budget > 0:
+                    clock.expect(job.rehearse(net))
     _check_weights(net, step, rate)
     return net.cpu().eval(), quality, step
+
+
+def trial(contract: Contract, images: Sequence[TrainingImage], device: torch.device) -> Callable[[], None]:
+    """Return a function that does one training step as `fit` does it, of a network that is thrown away.
+
+    A device that is no CPU has its batches made meanwhile, and so is not asked to wait for them.
+    """
+    net = _new_network(contract, device, seed=0).train()
+    optimiser, dtype = _optimiser(net, contract.recipe), mixed_precision(device)
+    batches = _batches(images, contract, seed=0, ahead=0)
+    ready = None if device.type == "cpu" else _to_device(next(batches), device)
+
+    def step() -> None:
+        batch = ready or _to_device(next(batches), device)
+        with torch.random.fork_rng(devices=[] if device.type == "cpu" else None):
+            with autocast(device, dtype):
+                scores = net(batch.images)
+            energy = _energy(scores, batch, contract.recipe.energy)
+            optimiser.zero_grad(set_to_none=True)
+            energy.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            float(energy.detach())
+
+    return step
 
 
 def _smaller_tiles(recipe: Recipe) -> str:
@@ -431,45 +457,3 @@ def _run_away(rate: float) -> str:
         f"at a learning rate of {rate:.1e}, training has run away; "
         f'try a tenth of the learning rate, or normalisation = "batch" in the recipe\'s [network]'
     )
-
-
-class _Clock:
-    """How much of a run is done, by time or by steps."""
-
-    def __init__(self, recipe: Recipe, start: float) -> None:
-        self.budget = 60 * recipe.training.minutes
-        self.steps = recipe.training.steps
-        self.start = start
-        self.loop_start = time.perf_counter()
-        self.validation = self.last_validation = self.validating = 0.0
-
-    def seconds(self) -> float:
-        """Seconds since the start of the run."""
-        return time.perf_counter() - self.start
-
-    def working(self) -> float:
-        """Seconds of all steps, without validations."""
-        return max(time.perf_counter() - self.loop_start - self.validating, 1e-9)
-
-    def share(self, step: int) -> float:
-        """Share of the run that is done after `step` steps; in a timed run the last validation is reserved."""
-        if self.budget == 0:
-            return min(1.0, step / self.steps)
-        end = self.start + self.budget - self.last_validation
-        return min(1.0, (time.perf_counter() - self.loop_start) / max(end - self.loop_start, 1e-9))
-
-    def left(self, step: int) -> float:
-        """Seconds until the end of the run."""
-        if self.budget == 0:
-            return (time.perf_counter() - self.loop_start) / step * (self.steps - step)
-        return max(0.0, self.budget - self.seconds())
-
-    def reserve(self, seconds: float, *, left: int, then: float) -> None:
-        """Remember what a validation takes, and what follows the last: `then` times as much."""
-        self.validating += seconds
-        self.validation = seconds
-        self.last_validation = seconds * (1 + then) if left else 0.0
-
-    def too_slow(self, left: int) -> bool:
-        """Whether the validations before the last would take more than their share of a timed run."""
-        return self.budget > 0 and (left - 1) * self.validation > VALIDATION_SHARE * self.budget
