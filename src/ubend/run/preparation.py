@@ -177,9 +177,7 @@ def prepare(
         offset, gain = contract.normalisation.offset_and_gain(pixels)
         weights = _weights(indices, target, contract, balance)
         distance = relative_distance(indices) if contract.learns_distance else None
-        prepared.append(
-            training_image(pixels[:, rows, columns], target, weights, distance, offset=offset, gain=gain)
-        )
+        prepared.append(training_image(pixels[:, rows, columns], target, weights, distance, offset=offset, gain=gain))
     return prepared
 
 

@@ -47,8 +47,6 @@ from ubend.run.validation import tune_objects, validate
 
 RECIPE, LOG = "recipe.toml", "log.csv"
 """What a run leaves beside its model."""
-VALIDATED_AT = (0.25, 0.5, 0.75, 1.0)
-"""Shares of a run after which the model is validated."""
 READ_AHEAD = 8
 """Batches that are made in advance for a device that is no CPU."""
 
@@ -183,7 +181,7 @@ def train(  # noqa: PLR0913
         if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
             raise
         raise OutOfMemory(_smaller_tiles(contract.recipe)) from None
-    contract = tune_objects(net.to(chosen), job.tuned_on, contract, is_late=clock.is_late)
+    contract = tune_objects(net.to(chosen), job.tuned_on, contract, seconds_left=clock.until_closing)
     provenance = contract.provenance | {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "images": hashes[0],
@@ -270,7 +268,7 @@ def fit(
     optimiser = _optimiser(net, recipe)
     dtype = mixed_precision(device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    pending = list(VALIDATED_AT if job.held_out else ())
+    pending = list(job.validated_at)
     clock.begin(recipe.training, validations=len(pending), validation=job.validation, after=job.after)
     batches = _batches(images, contract, seed=seed, ahead=0 if device.type == "cpu" else READ_AHEAD)
     quality: dict[str, float] = {}

@@ -1,5 +1,6 @@
 """How a model does on whole images that it was not trained on, and what to settle there."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -39,14 +40,15 @@ def tune_objects(
     contract: Contract,
     trained_on: Sequence[Annotated] = (),
     *,
-    is_late: Callable[[], bool] = lambda: False,
+    seconds_left: Callable[[], float] = lambda: math.inf,
 ) -> Contract:
     """Choose on annotated images how foreground becomes objects: one rule after the other, each best for those before.
 
     Held-out images come first. Where they are few, those that were trained on help, although the network is surer of
     them than of others: three images are too little to know how small an object may be. A choice is only left for one
     that is better. The scores that a model states are those before this choice, and of one view, so that the held-out
-    images have not been used for anything when they are scored. When `is_late` says so, the best so far is kept.
+    images have not been used for anything when they are scored. Where
+    `seconds_left` are too few for one more image or choice, those so far count.
 
     Returns
     -------
@@ -55,19 +57,27 @@ def tune_objects(
     """
     if contract.task.kind != "instances" or not held_out:
         return contract
-    images = tuned_on(held_out, contract, trained_on)
-    probabilities = _probabilities(net, images, contract, views=contract.views)  # as they will be when it counts
-    truths = [class_indices(image.labels, contract.task) for image in images]
+    images, probabilities, slowest = tuned_on(held_out, contract, trained_on), [], 0.0
+    for image in images:
+        if seconds_left() < slowest:
+            break
+        began = perf_counter()
+        probabilities += _probabilities(net, [image], contract, views=contract.views)  # as they will be when it counts
+        slowest = max(slowest, perf_counter() - began)
+    truths = [class_indices(image.labels, contract.task) for image in images[: len(probabilities)]]
 
     def score(rules: ObjectRules) -> float:
         candidate = replace(contract, objects=rules)
         return _mean_precision(truths, [predict_labels(candidate, p) for p in probabilities])
 
-    best = contract.objects
+    if seconds_left() <= 0:
+        return contract
+    best, began = contract.objects, perf_counter()
     best_score = score(best)
+    slowest = perf_counter() - began
     for name, values in _choices(best, SPLITS_OF_DISTANCE if contract.learns_distance else SPLITS):
         for value in values:
-            if is_late():
+            if seconds_left() < slowest:
                 return replace(contract, objects=best)
             candidate = replace(best, **{name: value})
             found = score(candidate) if candidate != best else best_score
