@@ -36,7 +36,7 @@ from ubend.run.validation import count_choices, tuned_on, tuning_cost
 VALIDATED_AT, SELDOM = (0.25, 0.5, 0.75, 1.0), (0.5, 1.0)
 """Shares of a run after which the model is validated; where the time is too short for all that is held out."""
 PREPARATION_SHARE, VALIDATION_SHARE, TUNING_SHARE = 0.15, 0.03, 0.08
-"""Of a timed run: what preparing the images, one of four validations, and the choice of the rules for objects may take."""
+"""Of a timed run: what preparing the images, one of four validations, and choosing the rules for objects may take."""
 SAMPLE = 2**17
 """Pixels on which preparation and steps are measured."""
 PREDICTION = 0.4
@@ -133,7 +133,7 @@ def plan_job(
     budget, began = 60 * recipe.training.minutes, clock.now()
     sample = fewer_pixels(images, SAMPLE)
     prepared = prepare(sample, contract, check=False)
-    preparing = (clock.now() - began) / _pixels(sample)  # seconds a pixel
+    preparing = max(clock.now() - began, 1e-6) / _pixels(sample)  # seconds a pixel
     to_prepare = min(PREPARATION_SHARE * budget / preparing, _pixels(images))
 
     def step_of(one: Recipe) -> Callable[[], None]:
@@ -164,8 +164,8 @@ def plan_job(
         validated_at,
         validated,
         chosen_on,
-        (predicting + SCORING * preparing) * _pixels(validated),
-        tuning * _pixels(chosen_on) + CLOSING,
+        min((predicting + SCORING * preparing) * _pixels(validated), VALIDATION_SHARE * budget * len(VALIDATED_AT) / 2),
+        min(tuning * _pixels(chosen_on), TUNING_SHARE * budget) + CLOSING,  # a guess: no more than it may be
     )
 
 
@@ -175,7 +175,7 @@ def _prediction_cost(plan: Plan, images: Sequence[Annotated]) -> float:
     seconds = (plan.seconds_a_step or 0.0) / (tiles.batch * tiles.size**2)
     sides = [min(length, LARGEST_PART) for image in images for length in image.labels.shape]
     entering = sum(smallest_input_for(side, depth) ** 2 for side in sides)
-    return PREDICTION * seconds * (entering / sum(side * side for side in sides))
+    return PREDICTION * seconds * float(entering / sum(side**2 for side in sides))
 
 
 def _cut_down(images: Sequence[Annotated], parts: Sequence[Part], pixels: float) -> list[str]:
