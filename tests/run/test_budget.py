@@ -58,8 +58,8 @@ def image(labels, pixels=None):
         ([(512, 512)], None, 256, 4, 4),
         ([(512, 512)], 22, 256, 4, 4),
         ([(512, 512)], 107, 336, 4, 2),  # three diameters, in multiples of 16
-        ([(1030, 1349)], 170, 512, 4, 1),
-        ([(2048, 2048)], 250, 512, 5, 1),  # wider than the 188 px that depth 4 sees
+        ([(1030, 1349)], 170, 384, 4, 2),  # no larger
+        ([(2048, 2048)], 250, 384, 5, 2),  # wider than the 188 px that depth 4 sees
         ([(300, 2000)], 200, 320, 5, 3),  # no more than the image has
         ([(32, 32)], 10, 32, 3, 16),
         ([(40, 90)], 10, 40, 3, 16),
@@ -127,9 +127,15 @@ def test_ten_hours_take_the_widest():
     assert planned(600).recipe.network.width == WIDTHS[-1]
 
 
+def test_without_batch_normalisation_one_tile_does():
+    plain = replace(timed(1), network=replace(DEFAULT.network, normalisation="none"))
+    plan = make_plan(plain, facts(), seconds=60, speed=lambda recipe: 10 * two_cores(recipe))
+    assert plan.recipe.tiles.batch == 1
+
+
 def test_a_slow_machine_takes_smaller_steps():
     plan = planned(1, lambda recipe: 10 * two_cores(recipe))
-    assert (plan.recipe.network.width, plan.recipe.tiles.batch) == (8, 1)
+    assert (plan.recipe.network.width, plan.recipe.tiles.batch) == (8, 2)
     assert "this machine is slow" in " ".join(plan.words)
 
 
@@ -163,9 +169,9 @@ def test_little_memory_takes_the_batch_then_the_tile_then_the_width():
     assert planned(10, memory=int(needed / USABLE) + 1).recipe.tiles.batch == 4
     assert planned(10, memory=int(0.7 * needed / USABLE)).recipe.tiles.batch == 2
     small = planned(10, memory=240 * 10**6).recipe
-    assert (small.tiles.batch, small.tiles.size < 256) == (1, True)
+    assert (small.tiles.batch, small.tiles.size < 256) == (2, True)
     least = planned(10, memory=1).recipe
-    assert (least.network.width, least.tiles.batch, least.tiles.size) == (8, 1, 64)
+    assert (least.network.width, least.tiles.batch, least.tiles.size) == (8, 2, 64)
 
 
 def test_memory_is_told():

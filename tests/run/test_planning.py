@@ -10,6 +10,7 @@ import torch
 
 from ubend.data.annotated import Annotated, infer_task
 from ubend.data.simulated import simulate
+from ubend.errors import OutOfMemory
 from ubend.run import planning, training
 from ubend.run.clock import CLOSING, Clock
 from ubend.run.model import load
@@ -198,6 +199,15 @@ def test_a_slow_machine_validates_less_and_says_so(monkeypatch):
     assert [one.labels.shape for one in found.held_out] == [(256, 256)]
     assert found.contract.network.width == 8
     assert "Validated on 256×256 px in the middle of 1 held-out image" in found.contract.provenance["plan"][-1]
+
+
+def test_memory_that_ends_while_measuring_is_told(discs, tiny, monkeypatch):
+    def trial(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(training, "trial", trial)
+    with pytest.raises(OutOfMemory, match=r"2 × 64×64 a step do not fit the memory; try batch = 1"):
+        train(*discs, recipe=tiny, minutes=1, device="cpu")
 
 
 def test_little_memory_is_told(monkeypatch):

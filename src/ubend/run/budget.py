@@ -30,8 +30,10 @@ STEPS_WANTED, STEPS_LEAST = 2000, 300
 2,000 steps of width 16 are what the figures of docs/benchmarks.md were made with, 10 minutes on two cores."""
 OBJECTS_A_TILE = 3.0
 """Diameters of a large object that a tile covers."""
-LARGEST_TILE = 512
-"""Rows and columns of a tile that follows the objects: one such tile has the pixels of a step of 4 × 256×256."""
+LARGEST_TILE = 384
+"""Rows and columns of a tile that follows the objects: two such tiles have about the pixels of 4 × 256×256."""
+FEWEST_TILES = 2
+"""Tiles a step where there is batch normalisation: one alone would be normalised by itself."""
 MOST_TILES = 16
 """Tiles a step when they are small: beyond, more steps teach more than larger ones."""
 SMALLEST_BOTTOM = 4
@@ -185,10 +187,15 @@ def _settle_tiles(recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
     check_input_size(network, size, size)
     batch = base.batch
     if free.batch:
-        batch = min(max(MOST_TILES, base.batch), max(1, round(base.batch * (base.size / size) ** 2)))
+        batch = round(base.batch * (base.size / size) ** 2)
+        batch = min(max(MOST_TILES, base.batch), max(_fewest_tiles(recipe), batch))
     if depth != recipe.network.depth:
         words.append(f"Depth {depth}: each pixel sees {receptive_field(depth)[0]} px around it.")
     return replace(recipe, network=network, tiles=replace(base, size=size, batch=batch)), words
+
+
+def _fewest_tiles(recipe: Recipe) -> int:
+    return min(recipe.tiles.batch, FEWEST_TILES) if recipe.network.normalisation == "batch" else 1
 
 
 def _depth(recipe: Recipe, facts: Facts, side: int) -> int:
@@ -231,14 +238,14 @@ def _settle_time(
     """Take the widest network with which the time still affords the steps wanted; on a slow machine, smaller steps."""
     if seconds is None or speed is None:
         return recipe, []
-    words = []
+    words, slow = [], False
     steps = seconds / speed(recipe)
     if recipe.budget.width and steps < STEPS_LEAST:
         for width in sorted((w for w in WIDTHS if w < recipe.network.width), reverse=True):
             recipe = _with_width(recipe, width)
             if seconds / speed(recipe) >= STEPS_LEAST:
                 break
-        words.append(f"Width {recipe.network.width}: a wider network would take fewer than {STEPS_LEAST} steps.")
+        words.append(f"Width {recipe.network.width}: of a wider network there is time for too few steps.")
     elif recipe.budget.width:
         for width in (w for w in WIDTHS if w > recipe.network.width):
             if steps * recipe.network.width / width < STEPS_WANTED:  # a step takes longer at least by that
@@ -248,11 +255,11 @@ def _settle_time(
             if found < STEPS_WANTED:
                 break
             recipe, steps = wider, found
-    while recipe.budget.batch and recipe.tiles.batch > 1 and seconds / speed(recipe) < STEPS_LEAST:
-        recipe = _with_tiles(recipe, batch=recipe.tiles.batch // 2)
-        if len(words) < 2:
-            words.append("")
-        words[-1] = f"{count(recipe.tiles.batch, 'tile')} a step: this machine is slow for the time given."
+    while recipe.budget.batch and recipe.tiles.batch > _fewest_tiles(recipe) and seconds / speed(recipe) < STEPS_LEAST:
+        recipe = _with_tiles(recipe, batch=max(_fewest_tiles(recipe), recipe.tiles.batch // 2))
+        slow = True
+    if slow:
+        words.append(f"{count(recipe.tiles.batch, 'tile')} a step: this machine is slow for the time given.")
     return recipe, words
 
 
@@ -302,8 +309,8 @@ def _settle_memory(recipe: Recipe, memory: int | None, *, sixteen_bits: bool) ->
 
 def _next_smaller(recipe: Recipe) -> Recipe | None:
     free, tiles, network = recipe.budget, recipe.tiles, recipe.network
-    if free.batch and tiles.batch > 1:
-        return _with_tiles(recipe, batch=tiles.batch // 2)
+    if free.batch and tiles.batch > _fewest_tiles(recipe):
+        return _with_tiles(recipe, batch=max(_fewest_tiles(recipe), tiles.batch // 2))
     if free.size:
         size = _smaller_tile(network, tiles.size)
         if size < tiles.size:

@@ -167,20 +167,17 @@ def train(  # noqa: PLR0913
     count_channels(annotated)
     check_finite(annotated)
     rest, held_out = hold_out(annotated, recipe.training.held_out, seed, few_values=seen.kind != "instances")
-    job = plan_job(recipe, seen, rest, held_out, trial=trial, device=chosen, seed=seed, clock=clock)
+    with _told_if_out_of_memory(recipe):
+        job = plan_job(recipe, seen, rest, held_out, trial=trial, device=chosen, seed=seed, clock=clock)
     contract = job.contract
     if on_plan is not None:
         on_plan(contract, len(rest), len(held_out))
     hashes = [{image.name: fingerprint(image) for image in images} for images in (rest, held_out)]
     prepared = prepare(rest, contract, job.parts)
-    try:
+    with _told_if_out_of_memory(contract.recipe):
         net, quality, steps_done = fit(
-            prepared, job, device=chosen, seed=seed, clock=clock, on_step=on_step, on_validation=on_validation,
-        )  # fmt: skip
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
-            raise
-        raise OutOfMemory(_smaller_tiles(contract.recipe)) from None
+            prepared, job, device=chosen, seed=seed, clock=clock, on_step=on_step, on_validation=on_validation
+        )
     contract = tune_objects(net.to(chosen), job.tuned_on, contract, seconds_left=clock.until_closing)
     provenance = contract.provenance | {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -340,6 +337,17 @@ def trial(contract: Contract, images: Sequence[TrainingImage], device: torch.dev
             float(energy.detach())
 
     return step
+
+
+@contextlib.contextmanager
+def _told_if_out_of_memory(recipe: Recipe) -> Iterator[None]:
+    """Raise OutOfMemory, with what would fit, where memory has run out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
+            raise
+        raise OutOfMemory(_smaller_tiles(recipe)) from None
 
 
 def _smaller_tiles(recipe: Recipe) -> str:
