@@ -28,7 +28,7 @@ from ubend.data.annotated import Annotated, Kind, find_pairs, read_pairs
 from ubend.run.evaluation import evaluate_arrays
 from ubend.run.model import Model
 from ubend.run.prediction import Views, predict_labels
-from ubend.run.recipe import Recipe, load_recipe
+from ubend.run.recipe import BudgetConfig, Recipe, load_recipe
 from ubend.run.training import Progress, train
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -83,6 +83,7 @@ ROWS = (
     Row("mean of the weights over 20 %", {"optimiser": {"averaging": 0.2}}),
     Row("1 tile of 128 a step", {"tiles": {"size": 128}}),
     Row("1 tile of 192 a step", {"tiles": {"size": 192}}),
+    Row("1 tile of 384 a step", {"tiles": {"size": 384}}),
     Row("1 tile of 512 a step", {"tiles": {"size": 512}}),
     Row("4 tiles of 128 a step", {"tiles": {"batch": 4, "size": 128}}),
     Row("4 tiles of 256 a step", {"tiles": {"batch": 4}}),
@@ -124,7 +125,7 @@ ROWS = (
 def recipe_of(row: Row) -> Recipe:
     recipe = load_recipe("default")
     tables = {table: replace(getattr(recipe, table), **values) for table, values in row.changes.items()}
-    return replace(recipe, **tables)
+    return replace(recipe, **tables, budget=BudgetConfig())
 
 
 def seconds_a_step(annotated: Sequence[Annotated], recipes: Sequence[Recipe], task: Kind) -> list[float]:
@@ -151,7 +152,7 @@ def measure(name: str, row: Row, seed: int, steps: int, models: Path | None) -> 
     names = sorted(pairs)
     annotated = read_pairs([pairs[n] for n in fold.train_on(names, seed)])
     others = read_pairs([pairs[n] for n in fold.score_on(names)])
-    recipe, base = recipe_of(row), load_recipe("default")
+    recipe, base = recipe_of(row), recipe_of(DEFAULT)
     if (recipe.network, recipe.tiles) != (base.network, base.tiles):
         now, then = seconds_a_step(annotated, (recipe, base), fold.task)
         steps = max(1, round(steps * then / now))

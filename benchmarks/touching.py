@@ -21,7 +21,7 @@ from report import machine, markdown_table, write_section
 from ubend.data.annotated import Annotated, find_pairs, read_pairs
 from ubend.method.objects import foreground_to_objects
 from ubend.run.evaluation import evaluate_arrays
-from ubend.run.recipe import Recipe, load_recipe
+from ubend.run.recipe import BudgetConfig, Recipe, load_recipe
 from ubend.run.training import train
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -54,7 +54,7 @@ def read_fold(name: str) -> tuple[list[Annotated], list[Annotated]]:
 
 def recipe_of(energy: dict[str, float]) -> Recipe:
     recipe = load_recipe("default")
-    return replace(recipe, energy=replace(recipe.energy, **energy))
+    return replace(recipe, energy=replace(recipe.energy, **energy), budget=BudgetConfig())
 
 
 def measure(name: str, steps: int, seed: int) -> list[list[str]]:

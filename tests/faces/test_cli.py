@@ -77,7 +77,7 @@ def test_train_predict_evaluate(data, recipe, tmp_path):
     out = tmp_path / "a run"
     said = run("train", data, "--out", out, "--recipe", recipe, "--steps", 30, "--device", "cpu", "--seed", 1)
     assert "3 images to train on, 1 held out; 1 channel; labels: foreground and background (binary)" in said
-    assert "U-Net of width 4, depth 2; 2 × 64×64 a step; 30 steps" in said
+    assert "Plan: 30 steps of 2 tiles of 64×64; width 4, depth 2, 7,500 parameters, 160 MB of memory" in said
     assert "after step 8, on held-out images: IoU 0." in said
     assert "Trained 30 steps in" in said
     assert "On held-out images: IoU 0." in said

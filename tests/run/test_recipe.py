@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from ubend.errors import InputError, RecipeError
 from ubend.run.recipe import (
     RECIPES,
+    BudgetConfig,
     EnergyConfig,
     OptimiserConfig,
     Recipe,
@@ -54,7 +55,22 @@ def test_the_paper_in_numbers():
 def test_a_file_says_only_what_differs(tmp_path):
     mine = load_recipe(written(tmp_path, "[network]\nwidth = 8\n"))
     default = load_recipe("default")
-    assert mine == replace(default, network=replace(default.network, width=8))
+    kept = replace(default.budget, width=False)
+    assert mine == replace(default, network=replace(default.network, width=8), budget=kept)
+
+
+def test_a_number_that_stands_in_a_file_is_kept(tmp_path):
+    mine = load_recipe(written(tmp_path, "[tiles]\nsize = 128\nbatch = 2\naimed = 0.5\n"))
+    assert mine.budget == BudgetConfig(width=True, depth=True, size=False, batch=False)
+    asked = load_recipe(written(tmp_path, "[network]\nwidth = 24\n[budget]\nwidth = true\n"))
+    assert asked.budget == load_recipe("default").budget
+    with pytest.raises(RecipeError, match="network is a table, not 3"):
+        load_recipe(written(tmp_path, "network = 3"))
+
+
+def test_only_default_leaves_something_to_the_budget():
+    assert load_recipe("default").budget == BudgetConfig(width=True, depth=True, size=True, batch=True)
+    assert load_recipe("paper").budget == Recipe().budget == BudgetConfig()
 
 
 def test_base_names_another_start(tmp_path):

@@ -15,6 +15,7 @@ from ubend.errors import FileError, InputError, RecipeError, TrainingError
 from ubend.method.network import NetworkConfig, UNet
 from ubend.run import training
 from ubend.run.model import Model, load
+from ubend.run.preparation import make_contract
 from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, TrainingConfig, load_recipe
 from ubend.run.training import train, train_folder
 
@@ -125,7 +126,7 @@ def test_batches_made_in_advance_are_the_same(discs, tiny, monkeypatch):
         seen = steps[ahead] = []
         images, masks = discs
         annotated = training.annotated_images(images, masks)
-        contract = training.make_contract(tiny, training.infer_task(masks), annotated)
+        contract = make_contract(tiny, training.infer_task(masks), annotated)
         batches = training._batches(training.prepare(annotated, contract), contract, seed=5, ahead=ahead)
         seen.extend(next(batches) for _ in range(6))
         batches.close()
@@ -233,7 +234,7 @@ def test_weight_decay_is_the_recipes(tiny):
 def test_held_out_images_are_never_trained_on(discs, tiny, watch, monkeypatch):
     trained_on = []
     prepare = training.prepare
-    monkeypatch.setattr(training, "prepare", lambda images, c: trained_on.extend(images) or prepare(images, c))
+    monkeypatch.setattr(training, "prepare", lambda images, *more: trained_on.extend(images) or prepare(images, *more))
     model = train(*discs, recipe=tiny, steps=2, device="cpu", **watch.calls())
     made = model.contract.provenance
     assert len(made["images"]) == watch.plan[1] == 3

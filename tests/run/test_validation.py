@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from ubend.method.network import NetworkConfig, UNet
 from ubend.method.objects import ObjectRules
 from ubend.run import validation
 from ubend.run.contract import Contract, Normalisation
-from ubend.run.validation import tune_objects, tuning_cost, validate
+from ubend.run.validation import count_choices, tune_objects, tuned_on, tuning_cost, validate
 
 INSTANCES = Task("instances", (), None)
 
@@ -180,11 +181,31 @@ def test_images_that_were_trained_on_help_where_few_are_held_out(contract):
     assert tune_objects(net, [one], start, others).objects.smallest == 6
 
 
-def test_what_the_choice_costs(contract, monkeypatch):
+def test_what_is_chosen_on(contract, monkeypatch):
     images = held_out(joined=True)
-    assert tuning_cost([], contract) == 0
-    assert tuning_cost(images, replace(contract, task=Task("binary", (0, 1), None))) == 0
-    all_of_them = tuning_cost(images, contract)
-    assert all_of_them > 10
+    assert tuned_on([], contract, images) == []
+    assert tuned_on(images, replace(contract, task=Task("binary", (0, 1), None))) == []
+    assert tuned_on(images[:1], contract, images[1:]) == images
     monkeypatch.setattr(validation, "MOST_TUNED_ON", images[0].labels.size)
-    assert tuning_cost(images, contract) == all_of_them / 2
+    assert tuned_on(images, contract) == images[:1]
+
+
+@pytest.mark.usefixtures("image_is_probability")
+@pytest.mark.parametrize(("views", "seconds"), [("one", 1 + 13 * 2), ("dihedral", 8 + 13 * 2)])
+def test_what_the_choice_costs(views, seconds, contract, monkeypatch):
+    """A view takes one second here, and a choice two; 13 choices are compared."""
+    times = iter([0.0, 1.0, 3.0])
+    monkeypatch.setattr(validation, "perf_counter", lambda: next(times))
+    image = held_out(joined=True)[0]
+    assert count_choices(contract) == 13
+    cost = tuning_cost(UNet(contract.network), image, replace(contract, views=views))
+    assert cost == pytest.approx(seconds / image.labels.size)
+
+
+@pytest.mark.usefixtures("image_is_probability")
+@pytest.mark.parametrize(("looks", "split"), [(2, 0.0), (3, 0.0), (4, 0.75), (100, 0.75)])
+def test_when_time_is_up_the_best_so_far_is_kept(looks, split, contract, monkeypatch):
+    """Time is asked for before the image, after it, and before each choice."""
+    left = iter([math.inf] * looks + [-1.0] * 100)
+    tuned = tune_objects(UNet(contract.network), held_out(joined=True)[:1], contract, seconds_left=lambda: next(left))
+    assert tuned.objects.split == split

@@ -409,8 +409,7 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
 
 
 def _print_plan(contract: "Contract", trained_on: int, held_out: int) -> None:
-    recipe, network = contract.recipe, contract.network
-    length = f"{recipe.training.minutes:g} minutes" if recipe.training.minutes else f"{recipe.training.steps} steps"
+    network = contract.network
     kinds = {
         "binary": "foreground and background (binary)",
         "classes": f"{network.classes} classes",
@@ -420,10 +419,10 @@ def _print_plan(contract: "Contract", trained_on: int, held_out: int) -> None:
         f"{_count(trained_on, 'image')} to train on, {held_out} held out; {_count(network.in_channels, 'channel')}; "
         f"labels: {kinds[contract.task.kind]}, as seen from their values (--task says otherwise)"
     )
-    console.print(
-        f"U-Net of width {network.width}, depth {network.depth}; {recipe.tiles.batch} × {recipe.tiles.size}×"
-        f"{recipe.tiles.size} a step; {length}"
-    )
+    plan, *reasons = contract.provenance["plan"]
+    console.print(f"Plan: [bold]{plan}[/]")
+    for reason in reasons:
+        console.print(f"  {reason}")
     if contract.task.ignore_label is not None:
         console.print(
             f"Pixels with the label {contract.task.ignore_label} count as not labelled (--ignore says otherwise)"

@@ -10,7 +10,6 @@ chosen on the image that is scored: those of a fold come from the other folds.
 """
 
 import hashlib
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from ubend.data.annotated import Annotated, Task, class_indices
 from ubend.errors import InputError
 from ubend.method.network import UNet, for_prediction
 from ubend.method.objects import ObjectRules
+from ubend.run.clock import Clock
 from ubend.run.contract import Contract, count
 from ubend.run.evaluation import Evaluation, evaluate_arrays
 from ubend.run.prediction import predict_labels, predict_probabilities
@@ -247,20 +247,20 @@ class SharedTime:
 
     Attributes
     ----------
-    start : float
-        Of the command, by `time.perf_counter`.
+    clock : Clock
+        Of the command.
     minutes : float
         Of each training; 0 if steps are counted instead.
     seconds_a_pixel : float
         That the predictions after a training take; measured.
     """
 
-    start: float
+    clock: Clock
     minutes: float
     seconds_a_pixel: float = 0.0
 
-    def start_of(self, number: int, pixels: int = 0) -> float:
-        """Say when training `number`, from 1, is to be taken to have begun, so that it ends on time.
+    def clock_of(self, number: int, pixels: int = 0) -> Clock:
+        """Return a clock for training `number`, from 1, which is taken to have begun so that it ends on time.
 
         What others took too much is taken from it, but never more than half.
 
@@ -270,9 +270,9 @@ class SharedTime:
         pixels : int
             That are predicted after it.
         """
-        now, each = time.perf_counter(), 60 * self.minutes
-        planned = self.start + (number - 1) * each - pixels * self.seconds_a_pixel
-        return min(now, max(planned, now - each / 2)) if each else now
+        now, each = self.clock.now(), 60 * self.minutes
+        planned = self.clock.start + (number - 1) * each - pixels * self.seconds_a_pixel
+        return Clock(self.clock.now, min(now, max(planned, now - each / 2)) if each else now)
 
     def calibrate(self, contract: Contract, image: Annotated, device: torch.device, *, views: str) -> None:
         """Measure on a part of an image, with a network that has learnt nothing, what predictions will take."""
@@ -281,13 +281,13 @@ class SharedTime:
             with torch.random.fork_rng(devices=[]):
                 network = for_prediction(UNet(contract.network))
             network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            began = time.perf_counter()
+            began = self.clock.now()
             predict_probabilities(network, contract, part, views=views)
             self.measured(began, part.shape[0] * part.shape[1])
 
     def measured(self, began: float, pixels: int) -> None:
         """Remember what predictions took that began at `began` and end now."""
-        self.seconds_a_pixel = (time.perf_counter() - began) / pixels
+        self.seconds_a_pixel = (self.clock.now() - began) / pixels
 
 
 def contract_for(images: Sequence[Annotated], whole: Contract) -> Contract:
@@ -334,7 +334,7 @@ def out_of_fold(
         of_fold = contract_for(others, contract)
         start_rules[fold] = of_fold.objects
         net = train_one(others, of_fold, fold)
-        began = time.perf_counter()
+        began = shared.clock.now()
         labels = []
         for number in (k for k in numbers if dealt.fold_of[k] == fold):
             [maps] = probabilities_of(net, [images[number]], of_fold, views=of_fold.views)

@@ -9,7 +9,6 @@ trained on, the images in how hard they are. Of few repeats a bootstrap is too s
 is. All trainings share the time of the command, so each is short.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,16 +22,27 @@ from scipy.special import ndtri, stdtrit
 from ubend.data.annotated import Annotated, Kind, Task, infer_task
 from ubend.errors import InputError
 from ubend.run import power_law
+from ubend.run.clock import Clock
 from ubend.run.contract import Contract, count
 from ubend.run.device import choose_device
 from ubend.run.evaluation import Evaluation, evaluate_arrays
 from ubend.run.folds import Dealt, SharedTime, classes_shown, contract_for, deal
+from ubend.run.planning import Job, plan_job
 from ubend.run.pooling import CONFIDENCE, Column
 from ubend.run.power_law import MOST_EXTRAPOLATED, PowerLaw
 from ubend.run.prediction import predict_labels
-from ubend.run.preparation import MOST_HELD_OUT, annotated_images, check_finite, count_channels, make_contract
+from ubend.run.preparation import MOST_HELD_OUT, annotated_images, check_finite, count_channels
 from ubend.run.recipe import Recipe, load_recipe
-from ubend.run.training import OnStep, check_seed, of_all_trainings, train_on, with_length, with_share
+from ubend.run.training import (
+    OnStep,
+    check_seed,
+    of_all_trainings,
+    told_if_out_of_memory,
+    train_on,
+    trial,
+    with_length,
+    with_share,
+)
 from ubend.run.validation import probabilities_of
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "CurvePlan", "LearningCurve", "Outlook", "learning_curve"]
@@ -322,7 +332,7 @@ def learning_curve(  # noqa: PLR0913
     >>> curve.plan.sizes, curve.plan.repeats, curve.score_name
     ((1, 2, 3), 4, 'AP@0.5 (pooled)')
     """
-    start, chosen = time.perf_counter(), choose_device(device)
+    clock, chosen = Clock(), choose_device(device)
     check_seed(seed)
     recipe = with_length(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), minutes, steps)
     annotated = annotated_images(images, labels)
@@ -332,10 +342,11 @@ def learning_curve(  # noqa: PLR0913
     plan = plan_curve(annotated, seen, repeats=repeats, seed=seed)
     recipe = with_share(recipe, plan.trainings)
     plan = replace(plan, minutes=recipe.training.minutes, steps=recipe.training.steps)
-    contract = make_contract(recipe, seen, annotated)
+    with told_if_out_of_memory(recipe):
+        contract = plan_job(recipe, seen, annotated, [], trial=trial, device=chosen, seed=seed, clock=clock).contract
     if on_plan is not None:
         on_plan(plan, contract)
-    shared = SharedTime(start, recipe.training.minutes)
+    shared = SharedTime(clock, recipe.training.minutes)
     shared.calibrate(contract, annotated[0], chosen, views="one")
     found: list[list[NDArray[Any]]] = [[] for _ in plan.sizes]
     number = 0
@@ -346,10 +357,9 @@ def learning_curve(  # noqa: PLR0913
             subset = [annotated[k] for k in order[:size]]
             of_subset = contract_for(subset, contract)
             told = of_all_trainings(on_step, number - 1, plan.trainings, fold=number, folds=plan.trainings)
-            net = train_on(
-                subset, of_subset, device=chosen, seed=seed, start=shared.start_of(number, pixels), on_step=told
-            )[0].to(chosen)
-            began = time.perf_counter()
+            of_one = shared.clock_of(number, pixels)
+            net = train_on(subset, Job(of_subset), device=chosen, seed=seed, clock=of_one, on_step=told)[0].to(chosen)
+            began = clock.now()
             for k in held:
                 [maps] = probabilities_of(net, [annotated[k]], of_subset)
                 results.append(predict_labels(of_subset, maps))

@@ -69,6 +69,8 @@ def hold_out(
     classes, an image with a class that no other image has is trained on.
     """
     number = 0 if len(images) < 3 or share == 0 else max(1, round(share * len(images)))
+    if number == 0:
+        return list(images), []
     number = min(number, MOST_HELD_OUT, len(images) - 1)
     order = np.random.default_rng((seed, 1)).permutation(len(images))
     held = set(order[:number].tolist())
@@ -84,9 +86,7 @@ def hold_out(
 def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Contract:
     """Settle with the data what the recipe leaves open: channels, classes, smallest object, pixel size."""
     channels = count_channels(images)
-    learns_distance = task.kind == "instances" and recipe.energy.distance > 0
-    classes = 2 + learns_distance if task.kind == "instances" else len(task.values)
-    network = replace(recipe.network, in_channels=channels, classes=classes)
+    network = replace(recipe.network, in_channels=channels, classes=count_maps(recipe, task))
     check_input_size(network, recipe.tiles.size, recipe.tiles.size)
     colour = channels == 3 and all(image.image.dtype == np.uint8 for image in images)
     sizes = {image.pixel_size for image in images if image.pixel_size}
@@ -99,6 +99,11 @@ def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Co
         pixel_size=float(np.median(list(sizes))) if sizes else None,
         recipe=recipe,
     )
+
+
+def count_maps(recipe: Recipe, task: Task) -> int:
+    """Count the maps that the network gives: its classes, and the distance where it is learned."""
+    return 2 + (recipe.energy.distance > 0) if task.kind == "instances" else len(task.values)
 
 
 def check_finite(images: Sequence[Annotated]) -> None:
@@ -132,29 +137,49 @@ def count_channels(images: Sequence[Annotated]) -> int:
 def _object_rules(images: Sequence[Annotated], task: Task, energy: EnergyConfig) -> ObjectRules:
     """Start from the annotation: specks are below a quarter of what its smallest twentieth measures."""
     objects = [class_indices(image.labels, task) for image in images]
-    areas = np.concatenate([np.unique(o[o > 0], return_counts=True)[1] for o in objects])
+    areas = np.concatenate([_areas(o) for o in objects])
     smallest = int(np.quantile(areas, 0.05) / 4) if areas.size else 0
     split = SPLIT_BY_DISTANCE if energy.distance > 0 else 0.0
     return ObjectRules(gap=energy.gap, smallest=smallest, surest=SUREST, split=split)
 
 
-def prepare(images: Sequence[Annotated], contract: Contract) -> list[TrainingImage]:
-    """Make targets and weights of all images; class frequencies are counted over all of them."""
+def _areas(objects: NDArray[np.int32]) -> NDArray[np.integer]:
+    if objects.max(initial=0) > objects.size:
+        return np.unique(objects[objects > 0], return_counts=True)[1]
+    areas = np.bincount(np.maximum(objects, 0).ravel())[1:]
+    return areas[areas > 0]
+
+
+def prepare(
+    images: Sequence[Annotated],
+    contract: Contract,
+    parts: Sequence[tuple[int, slice, slice]] | None = None,
+    *,
+    check: bool = True,
+) -> list[TrainingImage]:
+    """Make targets and weights of all images; class frequencies are counted over all of them.
+
+    With `parts`, (number of an image, rows, columns), only of these; each keeps the normalisation of its whole image.
+    With `check`, it is an InputError if there is nothing to tell apart.
+    """
     energy, task = contract.recipe.energy, contract.task
-    targets = [target_classes(class_indices(image.labels, task), task, gap=energy.gap) for image in images]
+    if parts is None:
+        parts = [(number, slice(None), slice(None)) for number in range(len(images))]
+    indices_of = [class_indices(images[number].labels[rows, columns], task) for number, rows, columns in parts]
+    targets = [target_classes(indices, task, gap=energy.gap) for indices in indices_of]
     balance = np.ones(2 if task.kind == "instances" else contract.network.classes)
     pixels_of = np.sum([np.bincount(t[t >= 0], minlength=balance.size) for t in targets], axis=0)
-    _check_something_to_tell_apart(pixels_of, task)
+    if check:
+        _check_something_to_tell_apart(pixels_of, task)
     if energy.balance == "frequency":
         balance = class_balance(pixels_of)
     prepared = []
-    for image, target in zip(images, targets, strict=True):
-        pixels = channels_first(image.image, contract.network.in_channels)
+    for (number, rows, columns), indices, target in zip(parts, indices_of, targets, strict=True):
+        pixels = channels_first(images[number].image, contract.network.in_channels)
         offset, gain = contract.normalisation.offset_and_gain(pixels)
-        indices = class_indices(image.labels, task)
         weights = _weights(indices, target, contract, balance)
         distance = relative_distance(indices) if contract.learns_distance else None
-        prepared.append(training_image(pixels, target, weights, distance, offset=offset, gain=gain))
+        prepared.append(training_image(pixels[:, rows, columns], target, weights, distance, offset=offset, gain=gain))
     return prepared
 
 

@@ -12,7 +12,7 @@ import math
 import operator
 import tomllib
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,6 +23,9 @@ from ubend.method.augmentation import AugmentationConfig
 from ubend.method.network import NetworkConfig
 
 RECIPES = ("default", "paper")
+
+BUDGETED = {"width": "network", "depth": "network", "size": "tiles", "batch": "tiles"}
+"""What a budget may change, and the table it stands in."""
 
 T = TypeVar("T")
 
@@ -127,6 +130,27 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """What may follow the minutes, the memory and the size of the objects (`budget.py`), instead of standing fast.
+
+    A recipe that sets one of these numbers in a file keeps it: `load_recipe`. In Python, ``replace(recipe,
+    budget=BudgetConfig())`` keeps them all.
+
+    Attributes
+    ----------
+    width, depth : bool
+        Of the network.
+    size, batch : bool
+        Of the tiles.
+    """
+
+    width: bool = False
+    depth: bool = False
+    size: bool = False
+    batch: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictionConfig:
     """What happens at test time.
 
@@ -179,11 +203,15 @@ class Recipe:
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     prediction: PredictionConfig = field(default_factory=PredictionConfig)
 
 
 def load_recipe(name: str | Path) -> Recipe:
     """Read a shipped recipe by name, or a TOML file.
+
+    A width, depth, size or batch that stands in a file of one's own is kept, whatever the budget, unless the file's
+    own table [budget] says otherwise.
 
     Raises
     ------
@@ -206,8 +234,16 @@ def load_recipe(name: str | Path) -> Recipe:
     base = values.pop("base", "default")
     if base not in RECIPES:
         raise RecipeError(f"{name}: base is one of the shipped recipes, {' or '.join(RECIPES)}, not {base!r}")
-    start = Recipe() if str(name) in RECIPES else load_recipe(base)
+    if str(name) in RECIPES:
+        return _update(Recipe(), values, where=str(name))
+    start = load_recipe(base)
+    stated = {key: False for key, table in BUDGETED.items() if _states(values, table, key)}
+    start = replace(start, budget=replace(start.budget, **stated))
     return _update(start, values, where=str(name))
+
+
+def _states(values: dict[str, Any], table: str, key: str) -> bool:
+    return isinstance(values.get(table), dict) and key in values[table]
 
 
 def recipe_from_dict(values: dict[str, Any]) -> Recipe:

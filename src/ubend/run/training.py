@@ -5,12 +5,12 @@ energy, backward, step, report.
 """
 
 import contextlib
+import copy
 import csv
 import datetime
 import io
 import math
 import platform
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.optim.swa_utils import AveragedModel
 
 from ubend.data.annotated import Annotated, Kind, find_pairs, infer_task, read_pairs
 from ubend.data.formats import check_writable, write_atomically
@@ -30,11 +29,13 @@ from ubend.errors import FileError, InputError, OutOfMemory, TrainingError
 from ubend.method.energy import dice_term, distance_term, weighted_cross_entropy
 from ubend.method.geometry import nearest_valid_inputs
 from ubend.method.network import UNet
+from ubend.run.clock import Clock
 from ubend.run.contract import Contract
 from ubend.run.device import autocast, choose_device, is_out_of_memory, kept_memory, mixed_precision
 from ubend.run.evaluation import Evaluation
 from ubend.run.folds import Dealt, FoldsState, OnFolds, OutOfFold, SharedTime, deal, described, out_of_fold
 from ubend.run.model import FILE_NAME, Model
+from ubend.run.planning import Job, plan_job
 from ubend.run.prediction import margin
 from ubend.run.preparation import (
     annotated_images,
@@ -42,18 +43,13 @@ from ubend.run.preparation import (
     count_channels,
     fingerprint,
     hold_out,
-    make_contract,
     prepare,
 )
 from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, load_recipe, to_toml
-from ubend.run.validation import tune_objects, tuning_cost, validate
+from ubend.run.validation import tune_objects, validate
 
 RECIPE, LOG, FOLDS = "recipe.toml", "log.csv", "folds.csv"
 """What a run leaves beside its model."""
-VALIDATED_AT = (0.25, 0.5, 0.75, 1.0)
-"""Shares of a run after which the model is validated."""
-VALIDATION_SHARE = 0.1
-"""Of the run's time, what all validations before the last may take."""
 READ_AHEAD = 8
 """Batches that are made in advance for a device that is no CPU."""
 
@@ -116,6 +112,7 @@ def train(  # noqa: PLR0913
     on_step: OnStep | None = None,
     on_validation: OnValidation | None = None,
     on_folds: OnFolds | None = None,
+    clock: Clock | None = None,
 ) -> Model:
     """Train a U-Net on a few annotated images.
 
@@ -145,11 +142,14 @@ def train(  # noqa: PLR0913
         but a fold of them. Minutes are those of all these trainings together, steps those of each. The quality that
         the model states is then that of all images, see `folds`.
     on_plan : callable, optional
-        Called once with the contract, the number of images trained on, and of images held out.
+        Called once before the first step with the contract, the number of images trained on, and of images held out.
+        ``contract.provenance["plan"]`` says in plain words what will be done, and why.
     on_step, on_validation : callable, optional
         Called with a `Progress` after each step; with the step and an `Evaluation` after each validation.
     on_folds : callable, optional
         Called with a `FoldsState` before the first fold, after each, and when all images are scored.
+    clock : Clock, optional
+        Of a caller who began earlier: the minutes count from when it was made.
 
     Returns
     -------
@@ -173,7 +173,7 @@ def train(  # noqa: PLR0913
     >>> model.segment(samples[0].image).shape
     (128, 128)
     """
-    start, chosen = time.perf_counter(), choose_device(device)
+    clock, chosen = clock or Clock(), choose_device(device)
     check_seed(seed)
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     recipe = with_length(recipe, minutes, steps)
@@ -187,28 +187,32 @@ def train(  # noqa: PLR0913
     else:
         rest, held_out = annotated, []
         recipe = with_share(recipe, dealt.number + 1)
-    contract = make_contract(recipe, seen, rest)
+    with told_if_out_of_memory(recipe):
+        job = plan_job(recipe, seen, rest, held_out, trial=trial, device=chosen, seed=seed, clock=clock)
+    contract = job.contract
     if dealt is not None and on_folds is not None:
         on_folds(FoldsState(dealt))
     if on_plan is not None:
         on_plan(contract, len(rest), len(held_out))
+    hashes = [{image.name: fingerprint(image) for image in images} for images in (rest, held_out)]
     found: OutOfFold | None = None
+    of_model = clock
     if dealt is not None:
-        found, start = _train_folds(
-            annotated, dealt, contract, device=chosen, seed=seed, start=start, on_step=on_step, on_folds=on_folds
+        found, of_model = _train_folds(
+            annotated, dealt, contract, device=chosen, seed=seed, clock=clock, on_step=on_step, on_folds=on_folds
         )
         contract = replace(contract, objects=found.rules)
         on_step = of_all_trainings(on_step, dealt.number, dealt.number + 1, fold=0, folds=dealt.number)
     net, quality, steps_done = train_on(
-        rest, contract, held_out, device=chosen, seed=seed, start=start, on_step=on_step, on_validation=on_validation
+        rest, job, device=chosen, seed=seed, clock=of_model, on_step=on_step, on_validation=on_validation
     )
-    contract = tune_objects(net.to(chosen), held_out, contract, rest)
-    provenance = {
+    contract = tune_objects(net.to(chosen), job.tuned_on, contract, seconds_left=clock.until_closing)
+    provenance = contract.provenance | {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "images": {image.name: fingerprint(image) for image in rest},
-        "held_out": {image.name: fingerprint(image) for image in held_out},
+        "images": hashes[0],
+        "held_out": hashes[1],
         "steps": steps_done,
-        "minutes": round((time.perf_counter() - start) / 60, 2),
+        "minutes": round(clock.seconds() / 60, 2),
         "seed": seed,
         "machine": f"{platform.system()} {platform.machine()}, {chosen.type}",
         "versions": {name: version(name) for name in ("ubend", "torch", "numpy", "scipy")},
@@ -221,12 +225,11 @@ def train(  # noqa: PLR0913
 
 def train_on(
     images: Sequence[Annotated],
-    contract: Contract,
-    held_out: Sequence[Annotated] = (),
+    job: Job,
     *,
     device: torch.device,
     seed: int,
-    start: float,
+    clock: Clock,
     on_step: OnStep | None = None,
     on_validation: OnValidation | None = None,
 ) -> tuple[UNet, dict[str, float], int]:
@@ -237,16 +240,9 @@ def train_on(
     OutOfMemory
         If a step does not fit the memory; the message names one that may.
     """
-    prepared = prepare(images, contract)
-    try:
-        return fit(
-            prepared, held_out, contract, tuning=tuning_cost(held_out, contract, images), device=device, seed=seed,
-            start=start, on_step=on_step, on_validation=on_validation,
-        )  # fmt: skip
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
-            raise
-        raise OutOfMemory(_smaller_tiles(contract.recipe)) from None
+    prepared = prepare(images, job.contract, job.parts)
+    with told_if_out_of_memory(job.contract.recipe):
+        return fit(prepared, job, device=device, seed=seed, clock=clock, on_step=on_step, on_validation=on_validation)
 
 
 def _train_folds(
@@ -256,22 +252,22 @@ def _train_folds(
     *,
     device: torch.device,
     seed: int,
-    start: float,
+    clock: Clock,
     on_step: OnStep | None,
     on_folds: OnFolds | None,
-) -> tuple[OutOfFold, float]:
-    """Train the networks of all folds; return what they say, and when the training of the model is to have begun."""
-    shared = SharedTime(start, contract.recipe.training.minutes)
+) -> tuple[OutOfFold, Clock]:
+    """Train the networks of all folds; return what they say, and the clock of the model."""
+    shared = SharedTime(clock, contract.recipe.training.minutes)
     shared.calibrate(contract, images[0], device, views=contract.views)
 
     def train_one(others: Sequence[Annotated], of_fold: Contract, fold: int) -> UNet:
         pixels = sum(image.labels.size for image in dealt.parted(images, fold)[1])
-        began = shared.start_of(fold, pixels)
         told = of_all_trainings(on_step, fold - 1, dealt.number + 1, fold=fold, folds=dealt.number)
-        return train_on(others, of_fold, device=device, seed=seed, start=began, on_step=told)[0].to(device)
+        of_one = shared.clock_of(fold, pixels)
+        return train_on(others, Job(of_fold), device=device, seed=seed, clock=of_one, on_step=told)[0].to(device)
 
     found = out_of_fold(images, dealt, contract, train_one=train_one, shared=shared, on_folds=on_folds)
-    return found, shared.start_of(dealt.number + 1)
+    return found, shared.clock_of(dealt.number + 1)
 
 
 def of_all_trainings(on_step: OnStep | None, done: int, of: int, *, fold: int, folds: int) -> OnStep | None:
@@ -305,7 +301,7 @@ def train_folder(
     FileError
         If `out` already holds one of them and `overwrite` is not given, or is no folder.
     """
-    out = Path(out)
+    out, clock = Path(out), Clock()
     _check_free(out, overwrite=overwrite)
     annotated = read_pairs(find_pairs(data, labels=labels))
     with contextlib.ExitStack() as files:
@@ -334,7 +330,7 @@ def train_folder(
             if on_folds is not None:
                 on_folds(state)
 
-        model = train(annotated, on_step=record, on_folds=keep, **choices)
+        model = train(annotated, on_step=record, on_folds=keep, clock=clock, **choices)
     if table:
         _write_table(out / FOLDS, table, overwrite=overwrite)
     elif overwrite:
@@ -361,17 +357,15 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 @kept_memory
 def fit(
     images: Sequence[TrainingImage],
-    held_out: Sequence[Annotated],
-    contract: Contract,
+    job: Job,
     *,
-    tuning: float = 0.0,
     device: torch.device,
     seed: int,
-    start: float,
+    clock: Clock,
     on_step: OnStep | None = None,
     on_validation: OnValidation | None = None,
 ) -> tuple[UNet, dict[str, float], int]:
-    """Run the training loop; `tuning` says how many times as long as a validation what follows the last one takes.
+    """Run the training loop until the clock says that its schedule is done.
 
     Returns
     -------
@@ -382,24 +376,25 @@ def fit(
     steps : int
         Done in all.
     """
-    recipe = contract.recipe
+    contract, recipe = job.contract, job.contract.recipe
     net = _new_network(contract, device, seed)
     optimiser = _optimiser(net, recipe)
-    mean = _running_mean(net, recipe.optimiser.averaging)
+    mean = copy.deepcopy(net) if recipe.optimiser.averaging > 0 else net
     dtype = mixed_precision(device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    clock = _Clock(recipe, start)
+    pending = list(job.validated_at)
+    clock.begin(recipe.training, validations=len(pending), validation=job.validation, after=job.after)
     batches = _batches(images, contract, seed=seed, ahead=0 if device.type == "cpu" else READ_AHEAD)
     quality: dict[str, float] = {}
-    pending, waited = list(VALIDATED_AT if held_out else ()), 0.0
+    waited = 0.0
     step, share = 0, 0.0
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else None):
         while share < 1:
             net.train()
             torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))  # dropout
-            began = time.perf_counter()
+            began = clock.now()
             batch = _to_device(next(batches), device)
-            waited += time.perf_counter() - began
+            waited += clock.now() - began
             rate = _learning_rate(recipe, share)
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -410,8 +405,8 @@ def fit(
             scaler.scale(energy).backward()  # type: ignore[no-untyped-call]
             scaler.step(optimiser)
             scaler.update()
-            mean.update_parameters(net)
             step += 1
+            _follow(mean, net, recipe.optimiser.averaging, step)
             value = float(energy.detach())
             if not math.isfinite(value):
                 raise TrainingError(_why_not_finite(step, value, rate, batch))
@@ -425,23 +420,58 @@ def fit(
                 )
             if pending and share >= pending[0]:
                 pending = [at for at in pending if at > share]
-                began = time.perf_counter()
+                began = clock.now()
                 _check_weights(net, step, rate)
-                evaluation = validate(mean.module, held_out, contract)
+                evaluation = validate(mean, job.held_out, contract)
                 if on_validation is not None:
                     on_validation(step, evaluation)
                 quality = dict(evaluation.overall)
-                clock.reserve(time.perf_counter() - began, left=len(pending), then=tuning)
-                if clock.too_slow(len(pending)):
-                    pending = pending[-1:]
+                pending = clock.validated(clock.now() - began, pending)
+                if pending and clock.budget > 0:
+                    clock.expect(job.rehearse(mean))
     _check_weights(net, step, rate)
-    return mean.module.cpu().eval(), quality, step
+    return mean.cpu().eval(), quality, step
 
 
 def check_seed(seed: int) -> None:
     """Raise InputError if a seed is none."""
     if not 0 <= seed < 2**63:
         raise InputError(f"a seed is a whole number from 0 to {2**63 - 1}, not {seed}")
+
+
+def trial(contract: Contract, images: Sequence[TrainingImage], device: torch.device) -> Callable[[], None]:
+    """Return a function that does one training step as `fit` does it, of a network that is thrown away.
+
+    A device that is no CPU has its batches made meanwhile, and so is not asked to wait for them.
+    """
+    net = _new_network(contract, device, seed=0).train()
+    optimiser, dtype = _optimiser(net, contract.recipe), mixed_precision(device)
+    batches = _batches(images, contract, seed=0, ahead=0)
+    ready = None if device.type == "cpu" else _to_device(next(batches), device)
+
+    def step() -> None:
+        batch = ready or _to_device(next(batches), device)
+        with torch.random.fork_rng(devices=[] if device.type == "cpu" else None):
+            with autocast(device, dtype):
+                scores = net(batch.images)
+            energy = _energy(scores, batch, contract.recipe.energy)
+            optimiser.zero_grad(set_to_none=True)
+            energy.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            float(energy.detach())
+
+    return step
+
+
+@contextlib.contextmanager
+def told_if_out_of_memory(recipe: Recipe) -> Iterator[None]:
+    """Raise OutOfMemory, with what would fit, where memory has run out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
+            raise
+        raise OutOfMemory(_smaller_tiles(recipe)) from None
 
 
 def _smaller_tiles(recipe: Recipe) -> str:
@@ -503,14 +533,17 @@ def _optimiser(net: UNet, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(net.parameters(), lr=chosen.learning_rate, weight_decay=chosen.weight_decay, fused=True)
 
 
-def _running_mean(net: UNet, share: float) -> AveragedModel:
-    """Keep the mean of weights and statistics over about the last `share` of all steps; with 0 those of the last."""
-
-    def average(mean: torch.Tensor, now: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-        window = max(1.0, share * float(steps))
-        return now if window == 1 else mean + (now - mean) / window
-
-    return AveragedModel(net, avg_fn=average, use_buffers=True)
+def _follow(mean: UNet, net: UNet, share: float, step: int) -> None:
+    """Move the running mean of weights and statistics, over about the last `share` of `step` steps, to what is now."""
+    if mean is net:
+        return
+    part = 1 / max(1.0, share * step)
+    with torch.no_grad():
+        for slow, now in zip(mean.state_dict().values(), net.state_dict().values(), strict=True):
+            if part < 1 and slow.is_floating_point():
+                slow.lerp_(now, part)
+            else:
+                slow.copy_(now)
 
 
 def _learning_rate(recipe: Recipe, share: float) -> float:
@@ -573,45 +606,3 @@ def _run_away(rate: float) -> str:
         f"at a learning rate of {rate:.1e}, training has run away; "
         f'try a tenth of the learning rate, or normalisation = "batch" in the recipe\'s [network]'
     )
-
-
-class _Clock:
-    """How much of a run is done, by time or by steps."""
-
-    def __init__(self, recipe: Recipe, start: float) -> None:
-        self.budget = 60 * recipe.training.minutes
-        self.steps = recipe.training.steps
-        self.start = start
-        self.loop_start = time.perf_counter()
-        self.validation = self.last_validation = self.validating = 0.0
-
-    def seconds(self) -> float:
-        """Seconds since the start of the run."""
-        return time.perf_counter() - self.start
-
-    def working(self) -> float:
-        """Seconds of all steps, without validations."""
-        return max(time.perf_counter() - self.loop_start - self.validating, 1e-9)
-
-    def share(self, step: int) -> float:
-        """Share of the run that is done after `step` steps; in a timed run the last validation is reserved."""
-        if self.budget == 0:
-            return min(1.0, step / self.steps)
-        end = self.start + self.budget - self.last_validation
-        return min(1.0, (time.perf_counter() - self.loop_start) / max(end - self.loop_start, 1e-9))
-
-    def left(self, step: int) -> float:
-        """Seconds until the end of the run."""
-        if self.budget == 0:
-            return (time.perf_counter() - self.loop_start) / step * (self.steps - step)
-        return max(0.0, self.budget - self.seconds())
-
-    def reserve(self, seconds: float, *, left: int, then: float) -> None:
-        """Remember what a validation takes, and what follows the last: `then` times as much."""
-        self.validating += seconds
-        self.validation = seconds
-        self.last_validation = seconds * (1 + then) if left else 0.0
-
-    def too_slow(self, left: int) -> bool:
-        """Whether the validations before the last would take more than their share of a timed run."""
-        return self.budget > 0 and (left - 1) * self.validation > VALIDATION_SHARE * self.budget

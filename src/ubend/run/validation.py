@@ -1,7 +1,9 @@
 """How a model does on whole images that it was not trained on, and what to settle there."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -35,14 +37,20 @@ def validate(net: UNet, held_out: Sequence[Annotated], contract: Contract) -> Ev
 
 
 def tune_objects(
-    net: UNet, held_out: Sequence[Annotated], contract: Contract, trained_on: Sequence[Annotated] = ()
+    net: UNet,
+    held_out: Sequence[Annotated],
+    contract: Contract,
+    trained_on: Sequence[Annotated] = (),
+    *,
+    seconds_left: Callable[[], float] = lambda: math.inf,
 ) -> Contract:
     """Choose on annotated images how foreground becomes objects: one rule after the other, each best for those before.
 
     Held-out images come first. Where they are few, those that were trained on help, although the network is surer of
     them than of others: three images are too little to know how small an object may be. A choice is only left for one
-    that is clearly better. The scores that a model states are those before this choice, and of one view, so that the held-out
-    images have not been used for anything when they are scored.
+    that is clearly better. The scores that a model states are those before this choice, and of one view, so that the
+    held-out images have not been used for anything when they are scored. Where `seconds_left` are too few for one more
+    image or choice, those so far count.
 
     Returns
     -------
@@ -51,24 +59,43 @@ def tune_objects(
     """
     if contract.task.kind != "instances" or not held_out:
         return contract
-    images = _tuned_on([*held_out, *trained_on])
-    probabilities = probabilities_of(net, images, contract, views=contract.views)  # as they will be when it counts
-    truths = [class_indices(image.labels, contract.task) for image in images]
+    images, probabilities, slowest = tuned_on(held_out, contract, trained_on), [], 0.0
+    for image in images:
+        if seconds_left() < slowest:
+            break
+        began = perf_counter()
+        probabilities += probabilities_of(
+            net, [image], contract, views=contract.views
+        )  # as they will be when it counts
+        slowest = max(slowest, perf_counter() - began)
+    truths = [class_indices(image.labels, contract.task) for image in images[: len(probabilities)]]
 
     def score(rules: ObjectRules) -> float:
         candidate = replace(contract, objects=rules)
         results = (predict_labels(candidate, p) for p in probabilities)
         return mean_precision([match(truth, result) for truth, result in zip(truths, results, strict=True)])
 
-    return replace(contract, objects=best_rules(contract.objects, contract, score))
+    if seconds_left() <= 0:
+        return contract
+    return replace(contract, objects=best_rules(contract.objects, contract, score, seconds_left=seconds_left))
 
 
-def best_rules(start: ObjectRules, contract: Contract, score: Callable[[ObjectRules], float]) -> ObjectRules:
+def best_rules(
+    start: ObjectRules,
+    contract: Contract,
+    score: Callable[[ObjectRules], float],
+    *,
+    seconds_left: Callable[[], float] = lambda: math.inf,
+) -> ObjectRules:
     """Choose one rule after the other, each best for those before; of equals the one at the start is left."""
+    began = perf_counter()
     best, best_score = start, score(start)
+    slowest = perf_counter() - began
     for name, values in _choices(best, SPLITS_OF_DISTANCE if contract.learns_distance else SPLITS):
         start_score = best_score
         for value in values:
+            if seconds_left() < slowest:
+                return best
             candidate = replace(best, **{name: value})
             found = score(candidate) if candidate != best else best_score
             if found > max(best_score, start_score + WORTH):
@@ -76,20 +103,31 @@ def best_rules(start: ObjectRules, contract: Contract, score: Callable[[ObjectRu
     return best
 
 
-def tuning_cost(held_out: Sequence[Annotated], contract: Contract, trained_on: Sequence[Annotated] = ()) -> float:
-    """Tell how many times as long as `validate` the choice of `tune_objects` takes, at most."""
+def tuned_on(
+    held_out: Sequence[Annotated], contract: Contract, trained_on: Sequence[Annotated] = ()
+) -> list[Annotated]:
+    """Take the images that `tune_objects` needs: none, or held-out ones first, up to four megapixels."""
     if contract.task.kind != "instances" or not held_out:
-        return 0.0
-    tuned_on = _tuned_on([*held_out, *trained_on])
-    pixels, of = (sum(image.labels.size for image in images) for images in (tuned_on, held_out))
-    return (
-        pixels / of * max(VIEWS[contract.views], sum(len(values) for _, values in _choices(contract.objects, SPLITS)))
-    )
-
-
-def _tuned_on(images: Sequence[Annotated]) -> Sequence[Annotated]:
+        return []
+    images = [*held_out, *trained_on]
     pixels = np.cumsum([image.labels.size for image in images])
     return images[: max(1, int(np.searchsorted(pixels, MOST_TUNED_ON, side="right")))]
+
+
+def tuning_cost(net: UNet, image: Annotated, contract: Contract) -> float:
+    """Rehearse one view and one choice of `tune_objects`; return the seconds that all of it takes for one pixel."""
+    began = perf_counter()
+    [probabilities] = probabilities_of(net, [image], contract)
+    predicted = perf_counter()
+    mean_precision([match(class_indices(image.labels, contract.task), predict_labels(contract, probabilities))])
+    view, choice = predicted - began, perf_counter() - predicted
+    return (VIEWS[contract.views] * view + count_choices(contract) * choice) / image.labels.size
+
+
+def count_choices(contract: Contract) -> int:
+    """How many rules for objects are compared, at most."""
+    choices = _choices(contract.objects, SPLITS_OF_DISTANCE if contract.learns_distance else SPLITS)
+    return 1 + sum(len(values) - 1 for _, values in choices)
 
 
 def _choices(rules: ObjectRules, splits: tuple[float, ...]) -> tuple[tuple[str, tuple[Any, ...]], ...]:

@@ -1,0 +1,202 @@
+"""A plan meets the machine: speed and memory are measured, and what is too much for the time is cut down.
+
+Only timed runs do so. A run by steps takes all pixels, and numbers that follow from the data alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from ubend.data.annotated import Annotated, Task
+from ubend.data.tiles import TrainingImage
+from ubend.method.geometry import smallest_input_for
+from ubend.method.network import UNet
+from ubend.run.budget import (
+    CALIBRATION_SHARE,
+    LARGEST_PART,
+    LONGEST_CALIBRATION,
+    Facts,
+    Part,
+    Plan,
+    Speed,
+    choose_parts,
+    fewer_pixels,
+    large_diameter,
+    make_plan,
+)
+from ubend.run.clock import CLOSING, Clock
+from ubend.run.contract import Contract, count
+from ubend.run.device import free_memory, mixed_precision
+from ubend.run.prediction import VIEWS
+from ubend.run.preparation import count_channels, count_maps, make_contract, prepare
+from ubend.run.recipe import Recipe
+from ubend.run.validation import count_choices, tuned_on, tuning_cost
+
+VALIDATED_AT, SELDOM = (0.25, 0.5, 0.75, 1.0), (0.5, 1.0)
+"""Shares of a run after which the model is validated; where the time is too short for all that is held out."""
+PREPARATION_SHARE, VALIDATION_SHARE, TUNING_SHARE = 0.15, 0.03, 0.08
+"""Of a timed run: what preparing the images, one of four validations, and choosing the rules for objects may take."""
+SAMPLE = 2**17
+"""Pixels on which preparation and steps are measured."""
+PREDICTION = 0.4
+"""Time that a pixel takes in prediction, of that in a training step, until it is measured."""
+SCORING = 0.3
+"""Time that one choice or score takes for a pixel, of that for its preparation, until it is measured."""
+
+Trial = Callable[[Contract, Sequence[TrainingImage], torch.device], Callable[[], None]]
+"""Gives a function that does one training step, to be measured."""
+
+
+@dataclass
+class Job:
+    """What a run will do: the plan, settled in a contract, and the images for each part of it.
+
+    Attributes
+    ----------
+    contract : Contract
+        Its provenance holds the plan's words.
+    parts : list of Part or None
+        What is trained on, where it is not all of the images.
+    validated_at : tuple of float
+        Shares of the run after which the model is validated.
+    held_out, tuned_on : list of Annotated
+        What is validated on, and what the rules for objects are chosen on.
+    validation, after : float
+        Seconds that one validation takes, and what follows the last, as far as one can tell before the first.
+    """
+
+    contract: Contract
+    parts: list[Part] | None = None
+    validated_at: tuple[float, ...] = ()
+    held_out: list[Annotated] = field(default_factory=list)
+    tuned_on: list[Annotated] = field(default_factory=list)
+    validation: float = 0.0
+    after: float = CLOSING
+
+    def rehearse(self, net: UNet) -> float:
+        """Measure how long choosing the rules for objects will take; if it is too long, have it done on fewer pixels.
+
+        Returns
+        -------
+        float
+            Seconds.
+        """
+        if not self.tuned_on:
+            return 0.0
+        seconds_a_pixel = tuning_cost(net, self.tuned_on[0], self.contract)
+        allowed = TUNING_SHARE * 60 * self.contract.recipe.training.minutes
+        self.tuned_on = fewer_pixels(self.tuned_on, allowed / seconds_a_pixel)
+        return seconds_a_pixel * _pixels(self.tuned_on)
+
+
+def plan_job(
+    recipe: Recipe,
+    task: Task,
+    images: Sequence[Annotated],
+    held_out: Sequence[Annotated],
+    *,
+    trial: Trial,
+    device: torch.device,
+    seed: int,
+    clock: Clock,
+) -> Job:
+    """Settle with the data, and in a timed run with the machine, what the recipe leaves open.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its length is settled.
+    task : Task
+    images, held_out : sequence of Annotated
+        To train on, and to validate on.
+    trial : callable
+        Gives a training step of a contract on some prepared images.
+    device : torch.device
+    seed : int
+        Of the choice of parts, where the images have too many pixels.
+    clock : Clock
+
+    Returns
+    -------
+    Job
+    """
+    sizes = tuple((image.labels.shape[0], image.labels.shape[1]) for image in images)
+    facts = Facts(sizes, count_channels(images), count_maps(recipe, task), large_diameter(images, task))
+    plan = make_plan(recipe, facts)
+    contract = make_contract(plan.recipe, task, images)
+    chosen_on = tuned_on(held_out, contract, images)
+    if not recipe.training.minutes:
+        contract = replace(contract, provenance={"plan": list(plan.words)})
+        return Job(contract, None, VALIDATED_AT if held_out else (), list(held_out), chosen_on)
+
+    budget, began = 60 * recipe.training.minutes, clock.now()
+    sample = fewer_pixels(images, SAMPLE)
+    prepared = prepare(sample, contract, check=False)
+    preparing = max(clock.now() - began, 1e-6) / _pixels(sample)  # seconds a pixel
+    to_prepare = min(PREPARATION_SHARE * budget / preparing, _pixels(images))
+
+    def step_of(one: Recipe) -> Callable[[], None]:
+        network = replace(one.network, in_channels=facts.channels, classes=facts.classes)
+        return trial(replace(contract, network=network, recipe=one), prepared, device)
+
+    speed = Speed(step_of, min(LONGEST_CALIBRATION, CALIBRATION_SHARE * budget), clock.now)
+    plan = make_plan(
+        recipe,
+        facts,
+        seconds=budget - clock.seconds() - preparing * to_prepare,
+        speed=speed,
+        memory=free_memory(device),
+        sixteen_bits=mixed_precision(device) is not None,
+    )
+    contract = make_contract(plan.recipe, task, images)
+    parts = choose_parts(images, to_prepare, plan.recipe.tiles.size, seed)
+    predicting = _prediction_cost(plan, images)
+    fitting = VALIDATION_SHARE * budget / (predicting + SCORING * preparing)  # pixels
+    validated_at = () if not held_out else VALIDATED_AT if _pixels(held_out) <= fitting else SELDOM
+    validated = fewer_pixels(held_out, fitting * len(VALIDATED_AT) / len(SELDOM))
+    tuning = VIEWS[contract.views] * predicting + count_choices(contract) * SCORING * preparing
+    chosen_on = fewer_pixels(chosen_on, TUNING_SHARE * budget / tuning)
+    words = [*plan.words, *_cut_down(images, parts, to_prepare), *_validated(held_out, validated)]
+    return Job(
+        replace(contract, provenance={"plan": words}),
+        parts if to_prepare < _pixels(images) else None,
+        validated_at,
+        validated,
+        chosen_on,
+        min((predicting + SCORING * preparing) * _pixels(validated), VALIDATION_SHARE * budget * len(VALIDATED_AT) / 2),
+        min(tuning * _pixels(chosen_on), TUNING_SHARE * budget) + CLOSING,  # a guess: no more than it may be
+    )
+
+
+def _prediction_cost(plan: Plan, images: Sequence[Annotated]) -> float:
+    """Guess the seconds in which one view of a pixel is predicted, from the seconds of a training step."""
+    tiles, depth = plan.recipe.tiles, plan.recipe.network.depth
+    seconds = (plan.seconds_a_step or 0.0) / (tiles.batch * tiles.size**2)
+    sides = [min(length, LARGEST_PART) for image in images for length in image.labels.shape]
+    entering = sum(smallest_input_for(side, depth) ** 2 for side in sides)
+    return PREDICTION * seconds * float(entering / sum(side**2 for side in sides))
+
+
+def _cut_down(images: Sequence[Annotated], parts: Sequence[Part], pixels: float) -> list[str]:
+    if pixels >= _pixels(images):
+        return []
+    taken = sum((rows.stop - rows.start) * (columns.stop - columns.start) for _, rows, columns in parts)
+    return [
+        f"Trained on {count(len(parts), 'part')} with {taken / _pixels(images):.0%} of all pixels: "
+        f"there is no time to prepare more."
+    ]
+
+
+def _validated(held_out: Sequence[Annotated], validated: Sequence[Annotated]) -> list[str]:
+    if _pixels(validated) == _pixels(held_out):
+        return []
+    rows, columns = validated[0].labels.shape
+    return [
+        f"Validated on {rows}×{columns} px in the middle of {count(len(validated), 'held-out image')}: "
+        f"there is no time for more."
+    ]
+
+
+def _pixels(images: Sequence[Annotated]) -> int:
+    return sum(image.labels.size for image in images)
