@@ -13,6 +13,7 @@ from ubend.errors import FileError, InputError
 from ubend.method.network import NetworkConfig
 from ubend.method.objects import ObjectRules
 from ubend.run import folds, training
+from ubend.run.clock import Clock
 from ubend.run.contract import Contract, Normalisation
 from ubend.run.folds import Dealt, SharedTime, deal
 from ubend.run.model import load
@@ -121,9 +122,9 @@ class Watch:
         self.trained_on, self.states, self.steps, self.plans = [], [], [], []
         prepare = training.prepare
 
-        def watched(images, contract):
+        def watched(images, contract, parts=None):
             self.trained_on.append({image.name: fingerprint(image) for image in images})
-            return prepare(images, contract)
+            return prepare(images, contract, parts)
 
         monkeypatch.setattr(training, "prepare", watched)
 
@@ -267,20 +268,22 @@ def test_round_numbers_of_pixels():
 # time
 
 
-def test_trainings_share_the_time(monkeypatch):
-    now = [1000.0]
-    monkeypatch.setattr(folds.time, "perf_counter", lambda: now[0])
-    shared = SharedTime(start=990.0, minutes=1.0)
-    assert shared.start_of(1) == 990  # reading the images took ten seconds: they are its own
+def test_trainings_share_the_time():
+    now = [990.0]
+    clock = Clock(lambda: now[0])
+    shared = SharedTime(clock, minutes=1.0)
+    now[0] = 1000.0
+    assert shared.clock_of(1).start == 990  # reading the images took ten seconds: they are its own
     shared.measured(998.0, pixels=100)  # 2 seconds for 100 pixels
-    assert shared.start_of(1, pixels=500) == 980
+    assert shared.clock_of(1, pixels=500).start == 980
     now[0] = 1051.0
-    assert shared.start_of(2, pixels=0) == 1050
+    assert shared.clock_of(2, pixels=0).start == 1050
     now[0] = 1100.0
-    assert shared.start_of(2) == 1070  # late, but half of its time it keeps
+    assert shared.clock_of(2).start == 1070  # late, but half of its time it keeps
     now[0] = 1020.0
-    assert shared.start_of(2) == 1020  # early: it takes no more than its share
-    assert SharedTime(start=0.0, minutes=0.0).start_of(3, pixels=10) == 1020  # by steps
+    assert shared.clock_of(2).start == 1020  # early: it takes no more than its share
+    assert shared.clock_of(2).seconds() == 0
+    assert SharedTime(clock, minutes=0.0).clock_of(3, pixels=10).start == 1020  # by steps
 
 
 # folders

@@ -211,9 +211,9 @@ def test_training_on_ever_more_images(discs, tiny, monkeypatch):
     trained_on, plans, steps = [], [], []
     prepare = training.prepare
 
-    def watched(images, contract):
+    def watched(images, contract, parts=None):
         trained_on.append([fingerprint(image) for image in images])
-        return prepare(images, contract)
+        return prepare(images, contract, parts)
 
     monkeypatch.setattr(training, "prepare", watched)
     curve = learning_curve(
