@@ -15,7 +15,7 @@ from ubend.method.elastic import Bend
 
 STILL = Augmentation(
     bend=Bend(np.zeros((2, 3, 3))), angle=0.0, flip=False, zoom=1.0, gain=1.0, offset=0.0, gamma=1.0, noise=0.0,
-    noise_seed=0,
+    noise_seed=0, shading=np.zeros((3, 3)),
 )  # fmt: skip
 
 
@@ -86,8 +86,28 @@ def test_gray_values_by_hand():
     np.testing.assert_allclose(curve, [0, 1, 4], atol=1e-5)
 
 
+def test_shading_by_hand():
+    """Twice as bright at one side, as it was at the other; the darkest value is what it was."""
+    shading = np.log([[1, 1.5, 2]] * 3)
+    tile = torch.full((1, 3, 5), 6.0)
+    tile[0, 0, 0] = 4.0
+    shaded = change_gray_values(changed(shading=shading), tile)[0]
+    assert shaded[0, 0] == 4
+    np.testing.assert_allclose(shaded[1:, 0], [6, 6], rtol=1e-6)
+    np.testing.assert_allclose(shaded[:, 2], 7, rtol=1e-6)
+    np.testing.assert_allclose(shaded[:, 4], 8, rtol=1e-6)
+
+
+def test_little_noise_is_drawn_more_often_than_much():
+    rng, config = np.random.default_rng(0), AugmentationConfig(noise=1.0, shading=0.5)
+    draws = [draw_augmentation(rng, config, (8, 8)) for _ in range(300)]
+    assert np.median([d.noise for d in draws]) < 0.35
+    assert max(d.noise for d in draws) > 0.9
+    assert 0.4 < np.std([d.shading for d in draws]) < 0.6
+
+
 def test_gray_values_of_a_constant_tile_stay_finite():
-    draw = changed(gain=1.2, offset=0.3, gamma=0.8, noise=0.1)
+    draw = changed(gain=1.2, offset=0.3, gamma=0.8, noise=0.1, shading=np.eye(3))
     assert torch.isfinite(change_gray_values(draw, torch.full((1, 4, 4), 7.0))).all()
 
 

@@ -11,10 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from ubend.errors import InputError
 from ubend.method.elastic import Bend, draw_elastic
 from ubend.method.resampling import sample, sampling_grid
+
+SHADING_POINTS = 3
+"""Control points along each axis on which the brightness of a tile changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,11 @@ class AugmentationConfig:
     gamma : float
         Largest exponent of the gray-value curve, or of its inverse; 1 leaves the curve straight.
     noise : float
-        Largest standard deviation of added Gaussian noise as a share of the tile's standard deviation.
+        Largest standard deviation of added Gaussian noise as a share of the tile's standard deviation; little noise is
+        drawn more often than much.
+    shading : float
+        Standard deviation of the logarithm of a brightness that changes smoothly over the tile, drawn on a grid of 3×3
+        points as the elastic deformation is.
     """
 
     elastic_points: int = 3
@@ -48,11 +56,12 @@ class AugmentationConfig:
     brightness: float = 0.3
     gamma: float = 1.3
     noise: float = 0.0
+    shading: float = 0.0
 
     def __post_init__(self) -> None:
         if self.elastic_sigma > 1000 or self.elastic_points > 100:
             raise InputError("elastic_sigma of the augmentation is at most 1000 px, elastic_points at most 100")
-        for name in ("elastic_sigma", "rotation", "contrast", "brightness", "noise"):
+        for name in ("elastic_sigma", "rotation", "contrast", "brightness", "noise", "shading"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} of the augmentation is 0 or more, not {getattr(self, name)}")
         if self.contrast >= 1:
@@ -77,6 +86,8 @@ class Augmentation:
         Drawn values of what `AugmentationConfig` limits.
     noise_seed : int
         Seed of the noise.
+    shading : ndarray of float64, shape (3, 3)
+        Logarithm of the brightness at the control points.
     """
 
     bend: Bend
@@ -88,6 +99,7 @@ class Augmentation:
     gamma: float
     noise: float
     noise_seed: int
+    shading: NDArray[np.float64]
 
 
 def draw_augmentation(rng: np.random.Generator, config: AugmentationConfig, shape: tuple[int, int]) -> Augmentation:
@@ -108,8 +120,9 @@ def draw_augmentation(rng: np.random.Generator, config: AugmentationConfig, shap
         gain=float(1 + rng.uniform(-config.contrast, config.contrast)),
         offset=float(rng.uniform(-config.brightness, config.brightness)),
         gamma=_around_one(rng, config.gamma),
-        noise=float(rng.uniform(0, config.noise)),
+        noise=float(config.noise * rng.random() ** 2),
         noise_seed=int(rng.integers(2**32)),
+        shading=rng.normal(0.0, config.shading, size=(SHADING_POINTS, SHADING_POINTS)),
     )
 
 
@@ -192,7 +205,7 @@ def augment(
 
 
 def change_gray_values(draw: Augmentation, tile: Tensor) -> Tensor:
-    """Vary contrast, brightness, curve and noise of a tile, in its own unit and about its own mean.
+    """Vary shading, contrast, brightness, curve and noise of a tile, in its own unit and about its own mean.
 
     Parameters
     ----------
@@ -204,6 +217,13 @@ def change_gray_values(draw: Augmentation, tile: Tensor) -> Tensor:
     -------
     Tensor of the same shape
     """
+    if draw.shading.any():
+        field = functional.interpolate(
+            torch.from_numpy(draw.shading.astype(np.float32))[None, None], tile.shape[1:], mode="bicubic",
+            align_corners=True,
+        )[0]  # fmt: skip
+        dark = tile.min()
+        tile = (tile - dark) * field.exp() + dark
     if draw.gamma != 1:
         least, most = torch.aminmax(tile)
         span = (most - least).clamp(min=1e-12)
