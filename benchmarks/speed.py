@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py                  environment in a temporary folder, table into docs/benchmarks.md
     python benchmarks/speed.py --venv FOLDER    the same, and keeps the environment for the next time
-    python benchmarks/speed.py --print          only prints
+    python benchmarks/speed.py --small          only prints: the same code at a small size, to see that it works
 
 The networks take turns, round by round, in one process; before each turn one step is not timed. The rivals run as their
 trainers run them on a CPU: float32, channels first, with their own normalisation, activation and optimiser. All have
@@ -35,10 +35,13 @@ from torch.nn import functional
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ["numpy==2.4.6", "torch==2.13.0", "scipy==1.17.1"]
 RIVALS = ["monai==1.6.1", "dynamic-network-architectures==0.4.4"]
-BATCH, SIDE = 4, 256
-STEPS_OF_A_RUN = 60
-WIDTHS = (16, 32, 64)
-MATRICES = (1024, 2048, 4096)
+SMALL = ["--small"] if "--small" in sys.argv else []
+BATCH, SIDE = (2, 128) if SMALL else (4, 256)
+STEPS_OF_A_RUN = 3 if SMALL else 60
+WIDTHS = (16,) if SMALL else (16, 32, 64)
+MATRICES = (512,) if SMALL else (1024, 2048, 4096)
+TILED = 1 if SMALL else 4
+"""Times that an image of 512×512 is repeated along each axis, to be predicted."""
 ELASTIC = ("ubend", "MONAI Rand2DElasticd")
 
 
@@ -262,7 +265,7 @@ def environment(folder: Path) -> Path:
 def elsewhere(python: Path, *arguments: str) -> Any:
     """Run this script with another Python, and return what it prints as JSON."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8", "PYTHONWARNINGS": "ignore"}
-    command = [python, __file__, *arguments]
+    command = [python, __file__, *arguments, *SMALL]
     return json.loads(subprocess.run(command, check=True, env=environ, stdout=subprocess.PIPE, encoding="utf-8").stdout)
 
 
@@ -292,7 +295,7 @@ def peaks_of_networks(python: Path, networks: list[str]) -> list[list[str]]:
     names = {"monai": "MONAI BasicUNet, float32", "nnunet": "nnU-Net PlainConvUNet, float32"}
     rows = []
     for network in networks:
-        _, peak = peak_of([python, __file__, "--two-steps", network], env=environ)
+        _, peak = peak_of([python, __file__, "--two-steps", network, *SMALL], env=environ)
         label = names.get(network, f"ubend, width {network}, bfloat16")
         rows.append([f"two training steps, {BATCH} tiles of {SIDE}×{SIDE}: {label}", f"{peak:.0f} MB"])
     return rows
@@ -312,7 +315,7 @@ def runs(folder: Path) -> tuple[float, list[list[str]]]:
         drawn = simulate("nuclei", rng, (512, 512))
         for part, pixels in (("images", drawn.image), ("labels", drawn.labels)):
             write_labels(folder / part / f"{number}.tif", pixels)
-    write_labels(folder / "large" / "0.tif", np.tile(drawn.image, (4, 4)))
+    write_labels(folder / "large" / "0.tif", np.tile(drawn.image, (TILED, TILED)))
     program = [sys.executable, "-m", "ubend"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     train = [*program, "train", folder, "--out", folder / "run", "--steps", str(STEPS_OF_A_RUN), "--seed", "0"]
@@ -322,7 +325,9 @@ def runs(folder: Path) -> tuple[float, list[list[str]]]:
         waiting = float(list(csv.DictReader(log))[-1]["waiting"])
     predict = [*program, "predict", folder / "run", folder / "large", "--out", folder / "result"]
     seconds, memory = peak_of(predict, env=environ)
-    rows.append(["`ubend predict`, one image of 2048×2048, 8 views", f"{memory:.0f} MB in {seconds:.0f} s"])
+    rows.append(
+        ["`ubend predict`, one image of {0}×{0}, 8 views".format(512 * TILED), f"{memory:.0f} MB in {seconds:.0f} s"]
+    )
     return waiting, rows
 
 
@@ -338,18 +343,23 @@ def start_of(command: list[Any], repeats: int = 7) -> float:
     return statistics.median(times[1:])  # the first reads the files from the disk
 
 
-def border_weight_ratio() -> tuple[float, float]:
-    """Seconds of our weights for 2048×2048 with 2000 cells, and how many times that the usual way takes."""
+def border_weights_row() -> list[str]:
+    """How many times as long as our weights one distance transform per cell takes."""
     import border_weights as benchmark
     import numpy as np
 
     from ubend.method.border_weight import border_weights
 
     benchmark.TRANSFORMS_TIMED = 5
-    labels = benchmark.disks(2048, 2000, np.random.default_rng(0))
+    side, cells = (512, 50) if SMALL else (2048, 2000)
+    labels = benchmark.disks(side, cells, np.random.default_rng(0))
     ours = benchmark.seconds(lambda: border_weights(labels))
     slow, _, _ = benchmark.one_transform_per_cell(labels)
-    return ours, slow / ours
+    return [
+        f"border weights, {side}×{side}, {cells} cells: one distance transform per cell over ours",
+        f"{slow / ours:.0f} ({ours:.2f} s; 5 transforms timed, multiplied up)",
+        "≥ 200",
+    ]
 
 
 def tables(nets: dict[str, Any], others: list[list[str]], memory: list[list[str]]) -> str:
@@ -392,7 +402,6 @@ def measure(python: Path, rounds: int, timed: int, nnunet_train: str | None) -> 
                if any(group[0]["name"].startswith(prefix) for group in nets["rivals"])]  # fmt: skip
     ours = [group[1]["name"].split()[2].strip(",") for group in nets["rivals"]]
     memory += peaks_of_networks(python, [name for pair in zip(ours, present, strict=True) for name in pair])
-    seconds, ratio = border_weight_ratio()
     start = start_of([sys.executable, "-m", "ubend", "--help"])
     rival_start = "6.8 s with 2.8.1 on a machine of this kind, not measured in this run"
     if nnunet_train:
@@ -400,8 +409,7 @@ def measure(python: Path, rounds: int, timed: int, nnunet_train: str | None) -> 
     others = [
         ["waiting for tiles, share of a training run (width 16)", f"{waiting:.1%}", "≤ 3 %"],
         [f"`ubend --help`, median of 7 (`nnUNetv2_train -h` of nnU-Net: {rival_start})", f"{start:.2f} s", "≤ 0.3 s"],
-        ["border weights, 2048×2048, 2000 cells: one distance transform per cell over ours",
-         f"{ratio:.0f} ({seconds:.2f} s; 5 transforms timed, multiplied up)", "≥ 200"],
+        border_weights_row(),
     ]  # fmt: skip
     if nets["elastic"]:
         text = f"{nets['elastic']:.0f}; [five tools](#elastic-deformation)"
@@ -418,7 +426,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--timed", type=int, default=2, help="timed steps of a turn")
-    parser.add_argument("--print", action="store_true", help="print the section instead of writing it")
+    parser.add_argument("--small", action="store_true", help="small, and prints the section instead of writing it")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--two-steps", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -433,7 +441,7 @@ def main() -> None:
         python = environment(chosen.venv or Path(temporary))
         text = measure(python, chosen.rounds, chosen.timed, chosen.nnunet_train)
     print(text)
-    if not chosen.print:
+    if not chosen.small:
         write_section("speed", text)
 
 
