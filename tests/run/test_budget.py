@@ -58,9 +58,9 @@ def image(labels, pixels=None):
     [
         ([(512, 512)], None, 256, 4, 1),
         ([(512, 512)], 22, 256, 4, 1),
-        ([(512, 512)], 107, 336, 4, 1),  # three diameters, in multiples of 16
-        ([(1030, 1349)], 170, 384, 4, 1),  # no larger
-        ([(2048, 2048)], 250, 384, 5, 1),  # wider than the 188 px that depth 4 sees
+        ([(512, 512)], 107, 256, 4, 1),
+        ([(1030, 1349)], 180, 272, 4, 1),  # one and a half diameters, in multiples of 16
+        ([(2048, 2048)], 300, 384, 5, 1),  # no larger; wider than the 188 px that depth 4 sees
         ([(300, 2000)], 200, 320, 5, 1),  # no more than the image has
         ([(32, 32)], 10, 32, 3, 16),
         ([(40, 90)], 10, 40, 3, 16),

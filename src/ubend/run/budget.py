@@ -28,9 +28,10 @@ WIDTHS = (8, 16, 24, 32, 48, 64)
 STEPS_WANTED, STEPS_LEAST = 8000, 300
 """A wider network is taken if the budget still affords the first; a smaller step, if it does not afford the second.
 8,000 steps of one tile at width 16 are some 10 minutes on two cores. At a sixth of them, width 24 did worse in the same
-time (docs/benchmarks.md, "What each ingredient brings")."""
-OBJECTS_A_TILE = 3.0
-"""Diameters of a large object that a tile covers."""
+time (docs/benchmarks.md, "How the default recipe was chosen")."""
+OBJECTS_A_TILE = 1.5
+"""Diameters of a large object that a tile covers. Larger tiles mean fewer steps, and did worse in the same time
+(docs/benchmarks.md, "How the default recipe was chosen")."""
 LARGEST_TILE = 384
 """Rows and columns of a tile that follows the objects."""
 MOST_TILES = 16
