@@ -69,7 +69,7 @@ class _KeptMemory(contextlib.ContextDecorator):
     """Within the block, freed memory waits for the next tensor; behind the last block it is given back.
 
     glibc otherwise gives large arrays back to the system when they are freed and gets the same anew, page by page, for
-    the next step: about a seventh of the time of a training step on a CPU (docs/benchmarks.md). Other C libraries go
+    the next step: up to a sixth of the time of a training step on a CPU (docs/benchmarks.md). Other C libraries go
     their own way. Blocks may be nested and may overlap in several threads.
     """
 

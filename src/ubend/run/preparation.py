@@ -21,7 +21,7 @@ from ubend.method.touching import separate_touching
 from ubend.run.contract import Contract, Normalisation, channels_first, count, is_gray, not_finite
 from ubend.run.recipe import EnergyConfig, Recipe
 
-SPLIT_BY_DISTANCE, SUREST = 0.1, 0.8
+SPLIT_BY_DISTANCE, SUREST = 0.15, 0.8
 """Dynamics of a learned distance at which objects are parted, and what the surest pixel of an object must reach, unless
 the annotated images clearly say otherwise."""
 MOST_HELD_OUT = 32

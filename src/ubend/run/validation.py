@@ -20,10 +20,10 @@ from ubend.run.prediction import VIEWS, Views, predict_labels, predict_probabili
 from ubend.scores import cells
 
 SPLITS = (0.0, 0.75, 1.5, 3.0)
-SPLITS_OF_DISTANCE = (0.1, 0.2, 0.3, 0.05, 0.0)
+SPLITS_OF_DISTANCE = (0.15, 0.1, 0.2, 0.3, 0.05, 0.0)
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
 """What is tried on the held-out images; of equals the first is taken."""
-WORTH = 0.01
+WORTH = 0.003
 """By how much a choice must be better to be taken: with few images, less is chance."""
 MOST_TUNED_ON = 2**22
 """Pixels of all images beyond which `tune_objects` takes no more of them."""
