@@ -183,6 +183,7 @@ def score(model: Model, others: Sequence[Annotated], fold: Fold, views: Views | 
     return [overall[key] for key in fold.scores]
 
 
+NOTHING = "Nothing has been measured yet: `python benchmarks/ablations.py`."
 FIELDS = ("set", "row", "seed", "steps", "seconds", "score 1", "score 2", "score 3")
 
 
@@ -202,6 +203,28 @@ def keep(rows: Sequence[dict[str, Any]]) -> None:
         if file.tell() == 0:
             writer.writeheader()
         writer.writerows(rows)
+
+
+def report() -> None:
+    """Write what has been measured into docs/benchmarks.md: mean and spread over the seeds, beside the default's."""
+    found: dict[tuple[str, str], list[tuple[float, ...]]] = defaultdict(list)
+    for line in measured():
+        found[line["set"], line["row"]].append(tuple(float(line[f"score {k}"]) for k in (1, 2, 3)))
+    names = [row.name for row in ROWS]
+    tables = []
+    for name, fold in FOLDS.items():
+        rows = []
+        for row in (row for row in names if (name, row) in found):
+            scores = found[name, row]
+            cells = [
+                f"{mean(column):.3f}" + (f" ± {stdev(column):.3f}" if len(column) > 1 else "")
+                for column in zip(*scores, strict=True)
+            ]
+            rows.append([row, str(len(scores)), *cells])
+        if rows:
+            tables.append(f"{name}:\n\n{markdown_table(['changed', 'seeds', *fold.scores], rows)}")
+    text = "\n\n".join([*tables, machine(), "Command: `python benchmarks/ablations.py`"])
+    write_section("ablations", text if tables else NOTHING)
 
 
 def main() -> None:
@@ -225,6 +248,7 @@ def main() -> None:
                     found = measure(name, row, seed, chosen.steps, chosen.models)
                     keep(found)
                     print(*(list(line.values()) for line in found), sep="\n", flush=True)
+    report()
 
 
 if __name__ == "__main__":
