@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-import numpy as np
+from real_data import DATA, fluorescence_files
 from report import machine, markdown_table, write_section
 
 from ubend.data.annotated import Annotated, Kind, find_pairs, read_pairs
@@ -31,7 +31,6 @@ from ubend.run.prediction import Views, predict_labels
 from ubend.run.recipe import BudgetConfig, Recipe, load_recipe
 from ubend.run.training import Progress, train
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 RESULTS = Path(__file__).resolve().parent / "results" / "ablations.csv"
 
 
@@ -46,9 +45,7 @@ class Fold:
 
 
 def fluorescence() -> list[str]:
-    with (DATA / "dsb2018" / "manifest.csv").open(newline="") as file:
-        names = [Path(row["file"]).stem for row in csv.DictReader(file) if row["modality"] == "fluorescence"]
-    return [names[k] for k in np.random.default_rng(11).permutation(len(names))]
+    return [Path(file).stem for file in fluorescence_files()]
 
 
 FOLDS = {

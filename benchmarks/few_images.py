@@ -45,10 +45,10 @@ from pathlib import Path
 from statistics import mean, median
 
 import numpy as np
+from real_data import DATA, fluorescence_files
 from report import PAGE, markdown_table, processor, write_section
 
 HERE = Path(__file__).resolve().parent
-DATA = HERE.parents[1] / "shared" / "data"
 RESULTS = HERE / "results" / "few_images.csv"
 PLOT = PAGE.with_name("few_images.png")
 
@@ -147,13 +147,6 @@ def files_of(name: str) -> Callable[[], list[str]]:
     return lambda: sorted(path.name for path in (DATA / name / "images").iterdir())
 
 
-def fluorescence() -> list[str]:
-    """List the fluorescence images of dsb2018, shuffled as for all benchmarks."""
-    with (DATA / "dsb2018" / "manifest.csv").open(newline="") as file:
-        names = [row["file"] for row in csv.DictReader(file) if row["modality"] == "fluorescence"]
-    return [names[k] for k in np.random.default_rng(11).permutation(len(names))]
-
-
 def two_cell_lines() -> list[str]:
     """List the nuclei that touching.py has left, the two cell lines in turns: gnf at even numbers, ic100 at odd."""
     names = files_of("coelho2009_nuclei")()
@@ -173,7 +166,7 @@ FOLDS = {
         "slices 0–7, spread evenly, so 8 at most; scored on 9, 11, 13, 15",
     ),
     "dsb2018": Fold(
-        "instances", ("AP@0.5 (pooled)", "AP@0.75 (pooled)"), fluorescence, range(360, 410), range(60), shuffled,
+        "instances", ("AP@0.5 (pooled)", "AP@0.75 (pooled)"), fluorescence_files, range(360, 410), range(60), shuffled,
         "fluorescence; 60 images to draw from, 50 others scored",
     ),
     "coelho2009_nuclei": Fold(

@@ -39,11 +39,16 @@ def isbi2012_em(names: list[str]) -> Split:
     return Split(names[:18], names[18:24], "V_Rand", 0.96, "slices 0–17, scored on 18–23")
 
 
-def fluorescence(train: Sequence[int], test: Sequence[int]) -> Split:
+def fluorescence_files() -> list[str]:
+    """List the fluorescence images of dsb2018, shuffled as for all benchmarks."""
     with (DATA / "dsb2018" / "manifest.csv").open(newline="") as file:
         names = [row["file"] for row in csv.DictReader(file) if row["modality"] == "fluorescence"]
-    order = np.random.default_rng(11).permutation(len(names))
-    chosen = ([names[order[k]] for k in part] for part in (train, test))
+    return [names[k] for k in np.random.default_rng(11).permutation(len(names))]
+
+
+def fluorescence(train: Sequence[int], test: Sequence[int]) -> Split:
+    names = fluorescence_files()
+    chosen = ([names[k] for k in part] for part in (train, test))
     return Split(*chosen, "AP@0.5 (pooled)", 0.80, "16 fluorescence images, scored on 100 others", "dsb2018")
 
 

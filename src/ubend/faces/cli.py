@@ -45,6 +45,8 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into; ma
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; without it the best there is.")]
 Minutes = Annotated[float | None, typer.Option("--minutes", "-m", help="How long to train; the schedule ends on time.")]
+RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="default, paper, or a TOML file.")]
+LabelFolder = Annotated[str | None, typer.Option(help="Name of the label folder, if there are several.")]
 Seed = Annotated[int, typer.Option(help="Of all randomness.", min=0, max=2**63 - 1)]
 TaskKind = Annotated[
     str | None, typer.Option("--task", help="binary, classes or instances, if the labels are not what they look like.")
@@ -135,14 +137,14 @@ def train(
         Path, typer.Argument(help="Folder with images and labels: images/ + masks/, x.tif + x_mask.tif, …")
     ],
     out: Out,
-    recipe: Annotated[str, typer.Option("--recipe", "-r", help="default, paper, or a TOML file.")] = "default",
+    recipe: RecipeName = "default",
     minutes: Minutes = None,
     steps: Annotated[int | None, typer.Option(help="How many steps to train, instead of minutes.")] = None,
     folds: Annotated[
         int | None,
         typer.Option(help="Hold each image out once, to know how good a model is: so many trainings more."),
     ] = None,
-    labels: Annotated[str | None, typer.Option(help="Name of the label folder, if there are several.")] = None,
+    labels: LabelFolder = None,
     task: TaskKind = None,
     ignore: Ignore = None,
     device: Device = None,
@@ -292,13 +294,13 @@ def evaluate(
 def learning_curve(
     data: Annotated[Path, typer.Argument(help="Folder with images and labels, as for `ubend train`.")],
     out: Out,
-    recipe: Annotated[str, typer.Option("--recipe", "-r", help="default, paper, or a TOML file.")] = "default",
+    recipe: RecipeName = "default",
     minutes: Annotated[
         float | None, typer.Option("--minutes", "-m", help="For all trainings together, which share them.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="How many steps each training takes, instead of minutes.")] = None,
     repeats: Annotated[int, typer.Option(help="How often the curve is drawn; each holds other images out.")] = 5,
-    labels: Annotated[str | None, typer.Option(help="Name of the label folder, if there are several.")] = None,
+    labels: LabelFolder = None,
     task: TaskKind = None,
     ignore: Ignore = None,
     device: Device = None,
@@ -307,20 +309,18 @@ def learning_curve(
 ) -> None:
     """Say how good a model is with the images at hand, and what more of them would bring."""
     from ubend.data.annotated import find_pairs, read_pairs
-    from ubend.data.formats import check_writable
     from ubend.faces.curves import print_curve, print_plan, save_curve
     from ubend.run.learning_curve import learning_curve as draw_curve
+    from ubend.run.training import check_free
 
-    check_writable(out)
-    files = [out / name for name in ("curve.csv", "curve.json", "curve.png")]
-    taken = [path.name for path in files if path.exists()]
-    if taken and not overwrite:
-        raise FileError(f"{out} already holds {' and '.join(taken)}; choose another folder or say --overwrite")
+    names = ("curve.csv", "curve.json", "curve.png")
+    check_free(out, names, overwrite=overwrite)
+    files = [out / name for name in names]
     with _progress_bar() as show:
 
         def on_step(progress: "TrainingProgress") -> None:
-            text = f"step {progress.step}  energy {progress.energy:.3f}  {progress.speed:.1f} steps/s"
-            show(f"Training {progress.fold} of {progress.folds}", progress.share, text, progress.seconds_left)
+            what = f"Training {progress.fold} of {progress.folds}"
+            show(what, progress.share, _step_in_words(progress), progress.seconds_left)
 
         curve = draw_curve(
             read_pairs(find_pairs(data, labels=labels)), recipe=recipe, minutes=minutes, steps=steps, repeats=repeats,
@@ -371,9 +371,8 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
     with _progress_bar() as show:
 
         def on_step(progress: "TrainingProgress") -> None:
-            text = f"step {progress.step}  energy {progress.energy:.3f}  {progress.speed:.1f} steps/s"
             what = f"Fold {progress.fold} of {progress.folds}" if progress.fold else "Training"
-            show(what, progress.share, text, progress.seconds_left)
+            show(what, progress.share, _step_in_words(progress), progress.seconds_left)
             waiting.append(progress.waiting)
 
         def on_validation(step: int, evaluation: "Evaluation") -> None:
@@ -406,6 +405,10 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
         f"waited for tiles {waiting[-1]:.1%} of the time."
     )
     return model
+
+
+def _step_in_words(progress: "TrainingProgress") -> str:
+    return f"step {progress.step}  energy {progress.energy:.3f}  {progress.speed:.1f} steps/s"
 
 
 def _print_plan(contract: "Contract", trained_on: int, held_out: int) -> None:

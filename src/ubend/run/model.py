@@ -128,7 +128,7 @@ def load(path: str | Path, *, device: str | None = None) -> Model:
         with torch.random.fork_rng(devices=[]):
             network = UNet(contract.network)
         network.load_state_dict(tensors)
-    except (KeyError, json.JSONDecodeError, RuntimeError) as error:
+    except (KeyError, TypeError, json.JSONDecodeError, RuntimeError) as error:
         raise ModelFileError(f"{path} is a damaged model file: {' '.join(str(error).split())[:300]}") from None
     return Model(network.eval(), contract, device=device)
 

@@ -302,7 +302,7 @@ def train_folder(
         If `out` already holds one of them and `overwrite` is not given, or is no folder.
     """
     out, clock = Path(out), Clock()
-    _check_free(out, overwrite=overwrite)
+    check_free(out, (FILE_NAME, RECIPE, LOG, FOLDS), overwrite=overwrite)
     annotated = read_pairs(find_pairs(data, labels=labels))
     with contextlib.ExitStack() as files:
         log: list[Any] = []
@@ -347,9 +347,10 @@ def _write_table(path: Path, rows: Sequence[Sequence[str | float]], *, overwrite
     write_atomically(path, lambda part: part.write_text(text.getvalue(), encoding="utf-8"), overwrite=overwrite)
 
 
-def _check_free(out: Path, *, overwrite: bool) -> None:
+def check_free(out: Path, names: Sequence[str], *, overwrite: bool) -> None:
+    """Raise FileError if the folder `out` cannot be written into, or already holds one of the files."""
     check_writable(out)
-    taken = [name for name in (FILE_NAME, RECIPE, LOG, FOLDS) if (out / name).exists()]
+    taken = [name for name in names if (out / name).exists()]
     if taken and not overwrite:
         raise FileError(f"{out} already holds {' and '.join(taken)}; choose another folder or say --overwrite")
 
