@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -241,10 +242,25 @@ def test_rules_for_an_image_are_chosen_on_other_folds():
     images = [Annotated(f"{k}", maps.astype(np.float32), cells, None) for k, (maps, cells) in enumerate(found)]
     labels, rules = folds._objects_out_of_fold(
         images, {k: maps[None] for k, (maps, _) in enumerate(found)}, Dealt(2, (1, 1, 2, 2)), contract,
-        {1: ObjectRules(), 2: ObjectRules()},
+        {1: ObjectRules(), 2: ObjectRules()}, lambda: math.inf,
     )  # fmt: skip
     assert [int(one.max()) for one in labels] == [1, 1, 2, 2]  # by their own fold's rules the first two were parted
     assert rules.split > 0
+
+
+def test_without_time_to_choose_the_rules_stay():
+    contract = Contract(
+        network=NetworkConfig(width=2, depth=1), task=Task("instances", (), None),
+        normalisation=Normalisation("range", together=False), views="one",
+    )  # fmt: skip
+    maps, cells = discs(joined=True)
+    images = [Annotated(f"{k}", maps.astype(np.float32), cells, None) for k in range(2)]
+    rules = ObjectRules(smallest=8)
+    labels, chosen = folds._objects_out_of_fold(
+        images, dict.fromkeys(range(2), maps[None]), Dealt(2, (1, 2)), contract, {1: rules, 2: rules}, lambda: -1.0
+    )
+    assert [int(one.max()) for one in labels] == [1, 1]
+    assert chosen == replace(contract.objects, smallest=0)
 
 
 def test_objects_end_with_rules_of_all_folds(six, tiny, watch):
@@ -284,6 +300,16 @@ def test_trainings_share_the_time():
     assert shared.clock_of(2).start == 1020  # early: it takes no more than its share
     assert shared.clock_of(2).seconds() == 0
     assert SharedTime(clock, minutes=0.0).clock_of(3, pixels=10).start == 1020  # by steps
+
+
+def test_choosing_the_rules_leaves_the_model_most_of_its_time():
+    now = [1000.0]
+    shared = SharedTime(Clock(lambda: now[0]), minutes=1.0)
+    now[0] = 1000.0 + 2 * 60  # both folds are done, just in time
+    assert shared.left_to_choose(2) == pytest.approx(60 * folds.CHOOSING_SHARE)
+    now[0] += 60
+    assert shared.left_to_choose(2) < 0
+    assert SharedTime(Clock(), minutes=0.0).left_to_choose(2) == math.inf
 
 
 # folders

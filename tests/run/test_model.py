@@ -189,6 +189,11 @@ def test_a_contract_that_lost_a_key(key, path):
     assert "contract is damaged" in refused(rewritten(path, lambda contract: contract.pop(key)))
 
 
+@pytest.mark.parametrize("objects", [None, [], 3, "all"])
+def test_a_file_of_the_second_version_whose_rules_are_none(objects, path):
+    assert "damaged" in refused(rewritten(path, lambda c: c.update(objects=objects), format_version="2"))
+
+
 def test_a_contract_that_does_not_fit_the_weights(path):
     message = refused(rewritten(path, lambda contract: contract["network"].update(width=8)))
     assert "is a damaged model file" in message

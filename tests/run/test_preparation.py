@@ -126,6 +126,12 @@ def test_smallest_object_is_a_quarter_of_the_small_ones(tiny):
     labels[:10, :10], labels[20:, 20:], labels[0, 29] = 1, 2, 255  # two objects of 100 pixels; 255 is no object
     contract = make_contract(tiny, Task("instances", (), 255), [annotated(labels)])
     assert contract.objects.smallest == 25
+    assert contract.objects.surest == contract.objects.split == 0  # nothing more without a learned distance
+    distance = make_contract(
+        replace(tiny, energy=replace(tiny.energy, distance=1.0)), contract.task, [annotated(labels)]
+    )
+    assert distance.objects.surest == 0.8
+    assert distance.objects.split == 0.15
 
 
 def test_a_tile_that_does_not_fit_the_network(tiny):

@@ -397,9 +397,12 @@ class Speed:
         return self._known[key]
 
     def _measure(self, recipe: Recipe, steps: int) -> float:
-        """Take the median of some steps after the first, which also sets up; the first alone if it took too long."""
-        began = self.now()
+        """Take the median of some steps after the first, which also sets up; the first alone if it took too long.
+
+        Making the network and its optimiser does not count: in a new process that loads parts of torch, for seconds.
+        """
         step = self.trial(recipe)
+        began = self.now()
         times = []
         for _ in range(steps):
             before = self.now()

@@ -10,6 +10,7 @@ chosen on the image that is scored: those of a fold come from the other folds.
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ from ubend.scores import cells
 
 LEAVE_ONE_OUT_BELOW = 5
 """Images below which each is a fold of its own."""
+CHOOSING_SHARE = 0.3
+"""Of one training's minutes, what choosing the rules for objects on all images may take."""
 _TRIES = 20
 """Deals that are drawn until one leaves no fold alone with a class."""
 _CALIBRATED_ON = 512
@@ -274,6 +277,12 @@ class SharedTime:
         planned = self.clock.start + (number - 1) * each - pixels * self.seconds_a_pixel
         return Clock(self.clock.now, min(now, max(planned, now - each / 2)) if each else now)
 
+    def left_to_choose(self, folds: int) -> float:
+        """Seconds that choosing the rules after all folds may still take, so that the model keeps most of its own."""
+        if not self.minutes:
+            return math.inf
+        return self.clock.start + 60 * self.minutes * (folds + CHOOSING_SHARE) - self.clock.now()
+
     def calibrate(self, contract: Contract, image: Annotated, device: torch.device, *, views: str) -> None:
         """Measure on a part of an image, with a network that has learnt nothing, what predictions will take."""
         if self.minutes:
@@ -345,7 +354,8 @@ def out_of_fold(
         if on_folds is not None:
             on_folds(FoldsState(dealt, fold, of_fold=_evaluate(held, labels, contract)))
     if counts_objects:
-        results, rules = _objects_out_of_fold(images, found, dealt, contract, start_rules)
+        left = lambda: shared.left_to_choose(dealt.number)  # noqa: E731
+        results, rules = _objects_out_of_fold(images, found, dealt, contract, start_rules, left)
     else:
         results, rules = [found[number] for number in numbers], contract.objects
     evaluation = _evaluate(images, results, contract)
@@ -375,8 +385,13 @@ def _objects_out_of_fold(
     dealt: Dealt,
     contract: Contract,
     start_rules: dict[int, ObjectRules],
+    seconds_left: Callable[[], float],
 ) -> tuple[list[NDArray[Any]], ObjectRules]:
-    """Label the images of each fold by rules chosen on the other folds; and choose rules on all images."""
+    """Label the images of each fold by rules chosen on the other folds; and choose rules on all images.
+
+    The rules of all come first: what they have tried, the folds need not work out again. Where `seconds_left` are too
+    few for one more choice, those so far count.
+    """
     known: dict[tuple[int, ObjectRules], tuple[cells.Matching, ...]] = {}
     tuned_on = _tuned_on(images, dealt)
 
@@ -393,15 +408,17 @@ def _objects_out_of_fold(
     def chosen(numbers: Sequence[int], start: ObjectRules) -> ObjectRules:
         """Start from round numbers, so that the folds try the same rules, which are then worked out once."""
         score = lambda rules: mean_precision([matched(number, rules) for number in numbers])  # noqa: E731
-        return best_rules(replace(start, smallest=_rounded(start.smallest)), contract, score)
+        start = replace(start, smallest=_rounded(start.smallest))
+        return best_rules(start, contract, score, seconds_left=seconds_left)
 
+    of_all = chosen(tuned_on, contract.objects)
     results: list[NDArray[Any]] = [np.empty(0)] * len(images)
     for fold in range(1, dealt.number + 1):
         rules = chosen([k for k in tuned_on if dealt.fold_of[k] != fold], start_rules[fold])
         for number in range(len(images)):
             if dealt.fold_of[number] == fold:
                 results[number] = labelled(number, rules)
-    return results, chosen(tuned_on, contract.objects)
+    return results, of_all
 
 
 def _tuned_on(images: Sequence[Annotated], dealt: Dealt) -> list[int]:

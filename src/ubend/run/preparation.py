@@ -135,12 +135,15 @@ def count_channels(images: Sequence[Annotated]) -> int:
 
 
 def _object_rules(images: Sequence[Annotated], task: Task, energy: EnergyConfig) -> ObjectRules:
-    """Start from the annotation: specks are below a quarter of what its smallest twentieth measures."""
+    """Start from the annotation: specks are below a quarter of what its smallest twentieth measures.
+
+    Without a learned distance nothing else is done to what the network has found, as in the paper.
+    """
     objects = [class_indices(image.labels, task) for image in images]
     areas = np.concatenate([_areas(o) for o in objects])
     smallest = int(np.quantile(areas, 0.05) / 4) if areas.size else 0
-    split = SPLIT_BY_DISTANCE if energy.distance > 0 else 0.0
-    return ObjectRules(gap=energy.gap, smallest=smallest, surest=SUREST, split=split)
+    split, surest = (SPLIT_BY_DISTANCE, SUREST) if energy.distance > 0 else (0.0, 0.0)
+    return ObjectRules(gap=energy.gap, smallest=smallest, surest=surest, split=split)
 
 
 def _areas(objects: NDArray[np.int32]) -> NDArray[np.integer]:

@@ -51,7 +51,7 @@ from ubend.run.validation import tune_objects, validate
 RECIPE, LOG, FOLDS = "recipe.toml", "log.csv", "folds.csv"
 """What a run leaves beside its model."""
 READ_AHEAD = 8
-"""Batches that are made in advance for a device that is no CPU."""
+"""Batches that are made in advance for a device that is no CPU; on one, the next, where it has more than one core."""
 
 
 @dataclass(frozen=True)
@@ -385,7 +385,7 @@ def fit(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     pending = list(job.validated_at)
     clock.begin(recipe.training, validations=len(pending), validation=job.validation, after=job.after)
-    batches = _batches(images, contract, seed=seed, ahead=0 if device.type == "cpu" else READ_AHEAD)
+    batches = _batches(images, contract, seed=seed, ahead=_ahead(device))
     quality: dict[str, float] = {}
     waited = 0.0
     step, share = 0, 0.0
@@ -559,10 +559,7 @@ def _learning_rate(recipe: Recipe, share: float) -> float:
 
 
 def _batches(images: Sequence[TrainingImage], contract: Contract, *, seed: int, ahead: int) -> Iterator[Batch]:
-    """Make the batches of all steps in order, `ahead` of them in advance by threads.
-
-    On a CPU nothing is gained by making them in advance: the network takes all cores.
-    """
+    """Make the batches of all steps in order, `ahead` of them in advance by threads."""
     recipe = contract.recipe
 
     def make(step: int) -> Batch:
@@ -582,6 +579,14 @@ def _batches(images: Sequence[TrainingImage], contract: Contract, *, seed: int, 
             queue.append(pool.submit(make, step))
             yield queue.pop(0).result()
             step += 1
+
+
+def _ahead(device: torch.device) -> int:
+    """How many batches to make in advance: on a CPU one, which uses the core that the network leaves idle now and then.
+
+    With one thread there is no such core, and a second one would only stand in the way.
+    """
+    return READ_AHEAD if device.type != "cpu" else int(torch.get_num_threads() > 1)
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:
