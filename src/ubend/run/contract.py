@@ -43,6 +43,15 @@ class Normalisation:
         offset, gain : ndarray of float32, shape (channels,)
             A constant image has the gain 1.
         """
+        stride = self.stride(image.shape[1], image.shape[2])
+        return self.of_sample(image if self.kind == "range" else image[:, ::stride, ::stride])
+
+    def stride(self, rows: int, columns: int) -> int:
+        """Every how many-th row and column of an image is looked at: enough to know its gray values."""
+        return max(1, int(np.sqrt(rows * columns / SAMPLED_PIXELS)))
+
+    def of_sample(self, image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return offset and gain from every `stride`-th row and column of an image."""
         channels = image.shape[0]
         if self.kind == "range":
             if image.dtype.kind == "f" and (image.min() < 0 or image.max() > 1):
@@ -52,8 +61,7 @@ class Normalisation:
                 )
             largest = np.iinfo(image.dtype).max if image.dtype.kind in "iu" else 1.0
             return np.zeros(channels, np.float32), np.full(channels, 1 / largest, np.float32)
-        stride = max(1, int(np.sqrt(image.shape[1] * image.shape[2] / SAMPLED_PIXELS)))
-        values = image[:, ::stride, ::stride].reshape(1 if self.together else channels, -1).astype(np.float32)
+        values = image.reshape(1 if self.together else channels, -1).astype(np.float32)
         if self.kind == "percentile":
             low, high = np.percentile(values, (1, 99.8), axis=1)
             high = np.where(high > low, high, values.max(1))  # all that is not background is very little

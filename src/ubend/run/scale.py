@@ -1,0 +1,667 @@
+"""Images larger than memory: read, computed and written block by block, here or by many workers.
+
+A block is one tile of the overlap-tile strategy (`method/overlap_tile.py`): what is computed of it depends on the image
+and the tile's place alone. So blocks may be computed in any order, by any number of processes, and again after a stop;
+the result is the same, bit for bit. Each block is one chunk of a Zarr array, so that no two ever write the same file.
+
+What is unfinished lies in a folder of its own beside the results: `job.json` says what is being made, `blocks.jsonl`
+which blocks are done, each with its checksum.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from zarr.codecs import ZstdCodec
+from numpy.typing import NDArray
+
+from ubend import __version__
+from ubend.data.formats import check_writable, why_not_written, write_atomically
+from ubend.data.large import LargeImage, open_large
+from ubend.data.large_results import LargeResult as ZarrResult
+from ubend.data.large_results import create_labels, create_probabilities
+from ubend.data.large_tiff import write_large_tiff
+from ubend.data.tables import write_table
+from ubend.errors import FileError, InputError, UbendError
+from ubend.method.geometry import Span, mirror, tile_spans
+from ubend.method.large_objects import measure_objects_in_blocks, objects_in_blocks
+from ubend.run.contract import Contract, channels_first
+from ubend.run.device import choose_device
+from ubend.run.model import FILE_NAME, load
+from ubend.run.prediction import largest_tile, predict_labels, predict_part
+
+OBJECTS_BLOCK = 2048
+"""Rows and columns in which single objects are found at a time."""
+LABELS_CHUNK = 1024
+"""Rows and columns of a chunk of label images of single objects."""
+UNFINISHED = ".unfinished"
+"""Ending of the folder that holds what is not finished."""
+JOB, DONE = "job.json", "blocks.jsonl"
+"""In that folder: what is being made, and which blocks are done."""
+FAST = ZstdCodec(level=1)
+"""Compression of what is only kept until the results are written."""
+BYTES_OF_LABELS = 40
+"""A pixel, that finding single objects takes in memory."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One tile of one plane.
+
+    Attributes
+    ----------
+    number : int
+        In the order of planes, rows, columns.
+    plane : int
+        Number of the plane.
+    rows, columns : Span
+        What it reads and what it is responsible for.
+    """
+
+    number: int
+    plane: int
+    rows: Span
+    columns: Span
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a worker needs to compute any block; small, so that it travels.
+
+    Attributes
+    ----------
+    model, image, folder : str
+        Paths, which every worker must see under the same name: the model file, the image, the unfinished folder.
+    pixel_size : float or None
+        That the level of the image was chosen by.
+    offsets, gains : tuple of tuple of float
+        Normalisation of each plane, a number a channel.
+    exact : bool
+        Compute in float32 also where the machine is faster in 16 bits.
+    device : str or None
+    """
+
+    model: str
+    image: str
+    folder: str
+    pixel_size: float | None
+    offsets: tuple[tuple[float, ...], ...]
+    gains: tuple[tuple[float, ...], ...]
+    exact: bool
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a job stands; given to `on_progress`.
+
+    Attributes
+    ----------
+    what : str
+        "blocks", "objects", "levels" or "file".
+    done, of : int
+    """
+
+    what: str
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
+class LargeResult:
+    """What `predict_large` has written.
+
+    Attributes
+    ----------
+    labels : Path
+    probabilities : Path or None
+    tables : tuple of Path
+        For instances, one a plane.
+    objects : int or None
+        For instances, over all planes.
+    blocks, kept, damaged : int
+        Blocks in all; of a stopped job that were there and right; and that were there and did not have their checksum,
+        so that they were computed again.
+    tile : tuple of int
+        Rows and columns that entered the network at a time.
+    image : LargeImage
+    """
+
+    labels: Path
+    probabilities: Path | None
+    tables: tuple[Path, ...]
+    objects: int | None
+    blocks: int
+    kept: int
+    damaged: int
+    tile: tuple[int, int]
+    image: LargeImage
+
+
+OnProgress = Callable[[Progress], None]
+Engine = Callable[[Work, Sequence[Block], Callable[[Block, str], None]], None]
+"""Computes blocks, in any order, and tells of each when it is done, with its checksum."""
+
+
+def predict_large(
+    model: str | Path,
+    image: str | Path,
+    out: str | Path,
+    *,
+    engine: Engine | None = None,
+    memory: int | None = None,
+    tile: int | None = None,
+    probabilities: bool = False,
+    exact: bool = False,
+    device: str | None = None,
+    objects: Any = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> LargeResult:
+    """Segment an image of any size within a bounded memory.
+
+    Parameters
+    ----------
+    model : path
+        Folder of a run, or a model file.
+    image : path
+        OME-Zarr 0.4 or 0.5, of which the level nearest to the model's pixel size is taken; or a TIFF.
+    out : path
+        Folder for the results: STEM.ome.zarr of a Zarr, STEM.tif of a TIFF; of single objects also STEM_objects.csv.
+    engine : callable, optional
+        Computes the blocks; without it this process does, see `in_this_process` and `workers.on_dask`.
+    memory : int, optional
+        Bytes that a process may take; without it a share of what is free.
+    tile : int, optional
+        Rows and columns a tile may have at most.
+    probabilities : bool
+        Also keep the probabilities.
+    exact : bool
+        Compute in float32 also where the machine is faster in 16 bits.
+    device : str, optional
+    objects : ObjectRules, optional
+        Other rules than the model's.
+    resume : bool
+        Continue a job that was stopped.
+    overwrite : bool
+        Replace results that are there, and what a stopped job has left.
+    on_progress : callable, optional
+        Called with a `Progress`.
+
+    Returns
+    -------
+    LargeResult
+
+    Raises
+    ------
+    InputError
+        If image and model do not fit each other.
+    FileError
+        If the image cannot be read, results or an unfinished job are in the way, or the disk is full. What was done
+        stays, and can be continued.
+    """
+    model, out, tell = _model_file(model), Path(out), on_progress or (lambda _: None)
+    contract = load(model, device="cpu").contract
+    contract = contract if objects is None else replace(contract, objects=objects)
+    _check_views(contract)
+    opened = open_large(image, pixel_size=contract.pixel_size)
+    names = _Names(out, opened, wants_probabilities=probabilities, counts_objects=contract.task.kind == "instances")
+    check_writable(out)
+    names.check(resume=resume, overwrite=overwrite)
+    with _unfinished(names.unfinished, resume=resume) as folder:
+        samples = [_sample(opened, plane, contract) for plane in opened.planes]
+        known = _read_job(folder)
+        side = known["tile"] if known and tile is None else largest_tile(
+            contract.network, (opened.rows, opened.columns), choose_device(device), tile, memory=memory
+        )  # fmt: skip
+        blocks = _blocks(opened, side, contract.network.depth)
+        _same_job(folder, known, _job(model, opened, samples, side, contract, probabilities=probabilities, exact=exact))
+        store = _Store.create(folder, opened, contract, blocks, probabilities=probabilities)
+        done, damaged = store.done(blocks, contract)
+        work = _work(model, image, folder, contract, samples, exact=exact, device=device)
+        left = [block for block in blocks if block.number not in done]
+        count = len(done)
+        tell(Progress("blocks", count, len(blocks)))
+
+        def finished(block: Block, checksum: str) -> None:
+            nonlocal count
+            store.remember(block, checksum)
+            count += 1
+            tell(Progress("blocks", count, len(blocks)))
+
+        (engine or in_this_process)(work, left, finished)
+        found = _find_objects(store, opened, contract, tell) if names.counts_objects else []
+        _write_results(store, names, contract, found, tell)
+    return LargeResult(
+        names.labels, names.probabilities, tuple(names.tables), sum(found) if names.counts_objects else None,
+        len(blocks), len(done), damaged, (blocks[0].rows.size, blocks[0].columns.size), opened,
+    )  # fmt: skip
+
+
+def is_large(path: str | Path, contract: Contract, memory: int) -> bool:
+    """Whether an image is one for `predict_large`: a Zarr, or a TIFF whose results would not fit half the memory.
+
+    Parameters
+    ----------
+    path : path
+    contract : Contract
+        Of the model.
+    memory : int
+        Bytes.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return True
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    image = open_large(path)
+    a_pixel = image.channels * (image.dtype.itemsize + 4) + 4 * contract.network.classes + BYTES_OF_LABELS
+    return image.rows * image.columns * a_pixel > memory / 2
+
+
+def in_this_process(work: Work, blocks: Sequence[Block], done: Callable[[Block, str], None]) -> None:
+    """Compute blocks one after the other."""
+    for block in blocks:
+        done(block, compute_block(work, block))
+
+
+def compute_block(work: Work, block: Block) -> str:
+    """Read, predict and write one block.
+
+    Returns
+    -------
+    str
+        SHA-256 of what was written.
+
+    Raises
+    ------
+    InputError
+        If the image holds NaN there.
+    FileError
+        If it cannot be read or written.
+    """
+    model, image, store = _opened(work)
+    contract = model.contract
+    place = image.planes[block.plane]
+    pixels = channels_first(np.moveaxis(_read_mirrored(image, place, block), 0, -1), contract.network.in_channels)
+    offset, gain = (np.array(v[block.plane], np.float32).reshape(-1, 1, 1) for v in (work.offsets, work.gains))
+    maps = predict_part(model.predictor, contract, pixels, offset, gain, exact=work.exact)
+    height, width = block.rows.stop - block.rows.start, block.columns.stop - block.columns.start
+    return store.write(block, np.ascontiguousarray(maps[:, :height, :width]), contract)
+
+
+@lru_cache(maxsize=1)
+def _opened(work: Work) -> tuple[Any, LargeImage, "_Store"]:
+    """Open what all blocks of a job need, once in each process."""
+    return (
+        load(work.model, device=work.device),
+        open_large(work.image, pixel_size=work.pixel_size),
+        _Store.open(Path(work.folder)),
+    )
+
+
+def _read_mirrored(image: LargeImage, plane: tuple[int, ...], block: Block) -> NDArray[Any]:
+    """Read the input of a block, mirrored where it reaches beyond the border of the image."""
+    rows, columns = (
+        mirror(np.arange(span.first, span.first + span.size), length)
+        for span, length in ((block.rows, image.rows), (block.columns, image.columns))
+    )
+    top, left = int(rows.min()), int(columns.min())
+    part = image.read(plane, slice(top, int(rows.max()) + 1), slice(left, int(columns.max()) + 1))
+    return part.take(rows - top, axis=1).take(columns - left, axis=2)
+
+
+def _blocks(image: LargeImage, largest_input: int, depth: int) -> list[Block]:
+    spans = [tile_spans(length, largest_input=largest_input, depth=depth) for length in (image.rows, image.columns)]
+    places = [(plane, r, c) for plane in range(len(image.planes)) for r in spans[0] for c in spans[1]]
+    return [Block(number, *place) for number, place in enumerate(places)]
+
+
+def _sample(image: LargeImage, plane: tuple[int, ...], contract: Contract) -> NDArray[Any]:
+    """Read the pixels that the normalisation is computed from; see that the image has the channels of the model."""
+    step = contract.normalisation.stride(image.rows, image.columns)
+    return channels_first(np.moveaxis(image.read_strided(plane, step), 0, -1), contract.network.in_channels)
+
+
+def _check_views(contract: Contract) -> None:
+    if contract.views == "rotations":
+        raise InputError(
+            "this model averages rotations of the whole image (views = \"rotations\"), for which it must fit the memory; "
+            "a model trained with views = \"dihedral\" takes images of any size"
+        )
+
+
+def _model_file(model: str | Path) -> Path:
+    path = Path(model)
+    return path / FILE_NAME if path.is_dir() else path
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Where everything goes."""
+
+    out: Path
+    image: LargeImage
+    wants_probabilities: bool
+    counts_objects: bool
+
+    @property
+    def _ending(self) -> str:
+        return ".ome.zarr" if self.image.zarr_format else ".tif"
+
+    @property
+    def labels(self) -> Path:
+        return self.out / f"{self.image.name}{self._ending}"
+
+    @property
+    def probabilities(self) -> Path | None:
+        return self.out / f"{self.image.name}_probabilities{self._ending}" if self.wants_probabilities else None
+
+    @property
+    def tables(self) -> list[Path]:
+        """One a plane; pages of a stack are named as they are without this module."""
+        if not self.counts_objects:
+            return []
+        planes = len(self.image.planes)
+        parts = [""] if planes == 1 else [f"_{plane:04d}" for plane in range(planes)]
+        return [self.out / f"{self.image.name}{part}_objects.csv" for part in parts]
+
+    @property
+    def unfinished(self) -> Path:
+        return self.out / f"{self.image.name}{UNFINISHED}"
+
+    @property
+    def results(self) -> list[Path]:
+        return [path for path in (self.labels, self.probabilities, *self.tables) if path is not None]
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse before anything is computed what is in the way."""
+        source = self.image.path.resolve()
+        for path in self.results:
+            if path.resolve() == source or source in path.resolve().parents:
+                raise FileError(f"{path} would be the image itself, or inside it: choose another --out")
+            if path.exists() and not overwrite:
+                raise FileError(f"{path} exists already: choose another folder or say --overwrite")
+        if self.unfinished.exists() and not (resume or overwrite):
+            raise FileError(
+                f"{self.unfinished} holds what a stopped job has done: --resume goes on there, --overwrite begins anew"
+            )
+
+
+@dataclass(frozen=True)
+class _Store:
+    """What is computed, as plain Zarr arrays in the unfinished folder, a chunk a block.
+
+    Attributes
+    ----------
+    folder : Path
+    maps : zarr.Array of float32, shape (planes, maps, rows, columns), or None
+        Probabilities; where they are not asked for only what single objects are found in.
+    labels : zarr.Array, shape (planes, rows, columns)
+    """
+
+    folder: Path
+    maps: Any
+    labels: Any
+
+    @classmethod
+    def create(
+        cls, folder: Path, image: LargeImage, contract: Contract, blocks: Sequence[Block], *, probabilities: bool
+    ) -> "_Store":
+        """Make both arrays, or open those that are there."""
+        if (folder / "labels.zarr").exists():
+            return cls.open(folder)
+        planes, shape = len(image.planes), (image.rows, image.columns)
+        tile = tuple(span.stop - span.start for span in (blocks[0].rows, blocks[0].columns))
+        counts_objects = contract.task.kind == "instances"
+        if probabilities or counts_objects:
+            maps = contract.network.classes - (0 if probabilities else 1)
+            zarr.create_array(
+                folder / "maps.zarr", shape=(planes, maps, *shape), chunks=(1, maps, *tile), dtype="float32",
+                compressors=FAST,
+            )  # fmt: skip
+        dtype = np.dtype(np.uint32) if counts_objects else predict_labels(contract, np.zeros((2, 1, 1))).dtype
+        chunk = tuple(min(LABELS_CHUNK, length) for length in shape) if counts_objects else tile
+        zarr.create_array(
+            folder / "labels.zarr", shape=(planes, *shape), chunks=(1, *chunk), dtype=dtype, compressors=FAST
+        )
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> "_Store":
+        maps = zarr.open_array(folder / "maps.zarr", mode="r+") if (folder / "maps.zarr").exists() else None
+        return cls(folder, maps, zarr.open_array(folder / "labels.zarr", mode="r+"))
+
+    def write(self, block: Block, maps: NDArray[np.float32], contract: Contract) -> str:
+        """Write what the network has found in a block; return the checksum."""
+        try:
+            return self._write(block, maps, contract)
+        except OSError as error:
+            raise FileError(why_not_written(self.folder, error)) from error
+
+    def _write(self, block: Block, maps: NDArray[np.float32], contract: Contract) -> str:
+        digest = hashlib.sha256()
+        place = block.plane, slice(block.rows.start, block.rows.stop), slice(block.columns.start, block.columns.stop)
+        if self.maps is not None:
+            kept = np.ascontiguousarray(maps[-self.maps.shape[1] :])
+            self.maps[place[0], :, place[1], place[2]] = kept
+            digest.update(kept.tobytes())
+        if contract.task.kind != "instances":
+            labels = predict_labels(contract, maps)
+            self.labels[place] = labels
+            digest.update(labels.tobytes())
+        return digest.hexdigest()
+
+    def checksum(self, block: Block, contract: Contract) -> str:
+        """Read a block again."""
+        digest = hashlib.sha256()
+        place = block.plane, slice(block.rows.start, block.rows.stop), slice(block.columns.start, block.columns.stop)
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # a damaged chunk has no checksum that is right
+            if self.maps is not None:
+                digest.update(np.asarray(self.maps[place[0], :, place[1], place[2]]).tobytes())
+            if contract.task.kind != "instances":
+                digest.update(np.asarray(self.labels[place]).tobytes())
+            return digest.hexdigest()
+        return ""
+
+    def remember(self, block: Block, checksum: str) -> None:
+        """Note that a block is done."""
+        with (self.folder / DONE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"block": block.number, "sha256": checksum}) + "\n")
+
+    def done(self, blocks: Sequence[Block], contract: Contract) -> tuple[set[int], int]:
+        """Return the numbers of the blocks that are there and have their checksum, and how many do not have it."""
+        noted: dict[int, str] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for line in (self.folder / DONE).read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # the line under way when it was stopped
+                    row = json.loads(line)
+                    noted[int(row["block"])] = str(row["sha256"])
+        right = {b.number for b in blocks if b.number in noted and self.checksum(b, contract) == noted[b.number]}
+        return right, len(noted) - len(right)
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """One plane of an array (…, rows, columns), read and written like an array of its own."""
+
+    array: Any
+    place: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape[len(self.place) :])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.array.dtype)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        return np.asarray(self.array[(*self.place, *index)])
+
+    def __setitem__(self, index: Any, values: Any) -> None:
+        self.array[(*self.place, *index)] = values
+
+
+def _find_objects(
+    store: _Store, image: LargeImage, contract: Contract, tell: Callable[[Progress], None]
+) -> list[int]:
+    """Find the single objects of each plane; return how many there are."""
+    found = []
+    maps = store.maps
+    foreground = 1 - (contract.network.classes - maps.shape[1])  # the background may have been left out
+    for plane in range(len(image.planes)):
+        distance = _Plane(maps, (plane, maps.shape[1] - 1)) if contract.learns_distance else None
+        found.append(
+            objects_in_blocks(
+                _Plane(maps, (plane, foreground)), contract.objects, _Plane(store.labels, (plane,)), distance=distance,
+                block=OBJECTS_BLOCK, on_block=lambda done, of: tell(Progress("objects", done, of)),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _write_results(
+    store: _Store, names: "_Names", contract: Contract, found: Sequence[int], tell: Callable[[Progress], None]
+) -> None:
+    """Write labels, probabilities and tables under their own names; the labels last, whose presence says that all is there."""
+    image = names.image
+    for plane, (table, objects) in enumerate(zip(names.tables, found, strict=True)):
+        tell(Progress("table", plane, len(names.tables)))
+        labels = _Plane(store.labels, (plane,))
+        place = image.planes[plane]
+        channels = contract.network.in_channels
+
+        def read(rows: slice, columns: slice, place: tuple[int, ...] = place) -> NDArray[Any]:
+            return image.read(place, rows, columns)[:channels]
+
+        measured = measure_objects_in_blocks(labels, read, objects, pixel_size=image.pixel_size)
+        write_table(table, measured.columns(), overwrite=True)
+    if names.probabilities is not None:
+        _write_planes(names.probabilities, image, store.maps, "probabilities", None, tell)
+    most = max(found, default=0) if names.counts_objects else max(contract.task.values)
+    _write_planes(names.labels, image, store.labels, "labels", most, tell)
+
+
+def _write_planes(
+    path: Path, image: LargeImage, array: Any, what: str, most: int | None, tell: Callable[[Progress], None]
+) -> None:
+    planes = [_Plane(array, (plane,)) for plane in range(len(image.planes))]
+    if image.zarr_format is None:
+        tell(Progress(what, 0, 1))
+        write_large_tiff(path, planes if len(planes) > 1 else planes[0], maximum=most,
+                         stack=image.stack, pixel_size=image.pixel_size, overwrite=True)  # fmt: skip
+        return
+    if most is None:
+        result: ZarrResult = create_probabilities(path, image, array.shape[1], overwrite=True)
+    else:
+        result = create_labels(path, image, dtype=np.uint32 if array.dtype == np.uint32 else array.dtype, overwrite=True)
+    step = OBJECTS_BLOCK // result.chunk[0] * result.chunk[0] or result.chunk[0]
+    places = [
+        (plane, row, column)
+        for plane in range(len(planes))
+        for row in range(0, image.rows, step)
+        for column in range(0, image.columns, step)
+    ]
+    for number, (plane, row, column) in enumerate(places):
+        tell(Progress(what, number, len(places)))
+        window = slice(row, min(row + step, image.rows)), slice(column, min(column + step, image.columns))
+        block = planes[plane][window] if most is not None else planes[plane][(slice(None), *window)]
+        result.write(image.planes[plane], row, column, block)
+    result.finish()
+
+
+def _work(
+    model: Path,
+    image: str | Path,
+    folder: Path,
+    contract: Contract,
+    samples: Sequence[NDArray[Any]],
+    *,
+    exact: bool,
+    device: str | None,
+) -> Work:
+    normalised = [contract.normalisation.of_sample(sample) for sample in samples]
+    offsets, gains = (tuple(tuple(map(float, pair[k])) for pair in normalised) for k in (0, 1))
+    paths = (str(Path(path).absolute()) for path in (model, image, folder))
+    return Work(*paths, contract.pixel_size, offsets, gains, exact, device)
+
+
+def _job(
+    model: Path,
+    image: LargeImage,
+    samples: Sequence[NDArray[Any]],
+    tile: int,
+    contract: Contract,
+    *,
+    probabilities: bool,
+    exact: bool,
+) -> dict[str, Any]:
+    """Say all that the values of the blocks depend on."""
+    seen = hashlib.sha256()
+    for sample in samples:
+        seen.update(np.ascontiguousarray(sample).tobytes())
+    return {
+        "ubend": __version__,
+        "torch": torch.__version__,
+        "model": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "image": f"{image.channels}×{image.rows}×{image.columns}, {len(image.planes)} planes, {image.dtype}",
+        "pixels": seen.hexdigest(),
+        "level": image.level,
+        "tile": tile,
+        "probabilities": probabilities,
+        "exact": exact,
+        "task": contract.task.kind,
+    }
+
+
+def _read_job(folder: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("tile"), int):
+        raise FileError(f"{folder / JOB} is damaged, so that nothing can be continued: --overwrite begins anew")
+    return found
+
+
+def _same_job(folder: Path, known: dict[str, Any] | None, job: dict[str, Any]) -> None:
+    """Note what is being made; refuse to continue another job."""
+    if known is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / JOB, lambda part: part.write_text(json.dumps(job, indent=2), encoding="utf-8"))
+        return
+    others = [name for name in job if known.get(name) != job[name]]
+    if others:
+        said = ", ".join(f"{name} {known.get(name)!s:.40}, now {job[name]!s:.40}" for name in others)
+        raise FileError(f"{folder} was begun otherwise ({said}): --overwrite begins anew")
+
+
+@contextlib.contextmanager
+def _unfinished(folder: Path, *, resume: bool) -> Iterator[Path]:
+    """Give the folder for what is unfinished; it goes when all is done, and stays for --resume if a block is."""
+    if folder.exists() and not resume:
+        shutil.rmtree(folder)
+    try:
+        yield folder
+    except BaseException as error:
+        _opened.cache_clear()
+        if not (folder / DONE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        elif isinstance(error, UbendError):
+            raise type(error)(f"{error}; what is done stays in {folder}, and --resume goes on there") from error
+        raise
+    _opened.cache_clear()
+    shutil.rmtree(folder)
