@@ -57,7 +57,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _Page = tuple[NDArray[Any], float | None]
 
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, EOFError, MemoryError, SyntaxError),
     *(ValueError, TypeError, KeyError, IndexError, AttributeError),
     *(RuntimeError, OverflowError, ZeroDivisionError, AssertionError),
@@ -65,7 +65,7 @@ _UNREADABLE = (
 )
 """What tifffile and Pillow raise on damaged files, found by cutting and flipping the bytes of good ones."""
 
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG_START = b"\xff\xd8"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _FIRST_PRIVATE_TAG = 32768
@@ -80,11 +80,15 @@ _LARGEST_COMPRESSION = 3000
 
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
-_MICROMETRES = {
+MICROMETRES = {
     **dict.fromkeys(("um", "µm", "μm", "\\u00b5m", "micron", "microns", "micrometer", "micrometre"), 1.0),
     **dict.fromkeys(("in", "inch"), 25400.0),
     **dict(zip(("pm", "å", "nm", "mm", "cm", "m"), (1e-6, 1e-4, 1e-3, 1e3, 1e4, 1e6), strict=True)),
+    **dict(zip(("picometer", "angstrom", "nanometer"), (1e-6, 1e-4, 1e-3), strict=True)),
+    **dict(zip(("millimeter", "centimeter", "meter"), (1e3, 1e4, 1e6), strict=True)),
 }
+"""How many micrometres a unit is, by the names of ImageJ, OME-XML and OME-Zarr, in small letters."""
+
 _RESOLUTION_UNITS = {2: 25400.0, 3: 10000.0}  # TIFF 6.0, tag 296: inch, centimetre
 _LARGEST_FROM_PRINT_UNITS = 20.0
 """Micrometres: 72, 96, 300 or 1200 dots per inch are what a printer gets, not what a microscope saw."""
@@ -285,7 +289,7 @@ def existing_folder(folder: str | Path) -> Path:
         return path
     if path.exists():
         raise FileError(f"{path} is a file; name a folder, for example {path.parent}.")
-    raise FileError(f"There is no folder {path}{_nearest(path)}.")
+    raise FileError(f"There is no folder {path}{nearest_name(path)}.")
 
 
 def file_stem(path: str | Path) -> str:
@@ -341,7 +345,7 @@ def write_labels(
     'uint32'
     """
     path, pixels = Path(path), _smallest_unsigned(np.asarray(labels))
-    _check_pixel_size(pixel_size)
+    check_pixel_size(pixel_size)
     suffix = path.suffix.lower()
     if suffix == ".png":
         if pixels.dtype == np.uint32:
@@ -387,7 +391,7 @@ def write_probabilities(
     1.0
     """
     path, values = Path(path), np.asarray(probabilities, dtype=np.float32)
-    _check_pixel_size(pixel_size)
+    check_pixel_size(pixel_size)
     if values.ndim != 3 or values.size == 0:
         raise InputError(f"Probabilities have the axes (classes, rows, columns); these have the shape {values.shape}.")
     if path.suffix.lower() not in (".tif", ".tiff"):
@@ -456,18 +460,18 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], *, overw
     """
     path = Path(path)
     existing_folder(path.parent)
-    _check_free(path, overwrite=overwrite)
+    check_free(path, overwrite=overwrite)
     part = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         write(part)
         with part.open("r+b") as handle:
             os.fsync(handle.fileno())
-        _check_free(path, overwrite=overwrite)  # another process may have been faster
+        check_free(path, overwrite=overwrite)  # another process may have been faster
         part.replace(path)
     except UbendError:
         raise
     except OSError as error:
-        raise FileError(_why_not_written(path, error)) from error
+        raise FileError(why_not_written(path, error)) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -515,7 +519,7 @@ def written_together(folder: str | Path, *, overwrite: bool = False) -> Iterator
                 raise FileError(str(error).replace(parts, str(folder))) from error.__cause__
             names = sorted(part.name for part in Path(parts).iterdir())
             for name in names:
-                _check_free(folder / name, overwrite=overwrite)
+                check_free(folder / name, overwrite=overwrite)
             for name in names:
                 path = folder / name
                 (Path(parts) / name).replace(path)
@@ -524,7 +528,7 @@ def written_together(folder: str | Path, *, overwrite: bool = False) -> Iterator
         for one in moved:
             one.unlink(missing_ok=True)
         if isinstance(error, OSError) and not isinstance(error, UbendError):
-            raise FileError(_why_not_written(path, error)) from error
+            raise FileError(why_not_written(path, error)) from error
         raise
 
 
@@ -556,14 +560,16 @@ def check_writable(folder: str | Path) -> None:
         raise FileError(f"{nearest} is not yours to write into; choose another folder.")
 
 
-def _check_free(path: Path, *, overwrite: bool) -> None:
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raise FileError where a file may not be written because there is one, or a folder, of that name."""
     if path.is_dir():
         raise FileError(f"Cannot write {path}: it is a folder.")
     if path.exists() and not overwrite:
         raise FileError(f"{path} exists already; say overwrite to replace it, or choose another name.")
 
 
-def _why_not_written(path: Path, error: OSError) -> str:
+def why_not_written(path: Path, error: OSError) -> str:
+    """Say in one line why the system refused to write."""
     if error.errno in _DISK_FULL:
         return f"Cannot write {path}: no space left on the disk; free some, or choose another folder."
     if error.errno == errno.EFBIG:
@@ -571,7 +577,8 @@ def _why_not_written(path: Path, error: OSError) -> str:
     return f"Cannot write {path}: {error.strerror or error}."
 
 
-def _check_pixel_size(pixel_size: float | None) -> None:
+def check_pixel_size(pixel_size: float | None) -> None:
+    """Raise InputError unless this is a size, or None for unknown."""
     if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
         raise InputError(
             f"The pixel size is micrometres per pixel, above 0; got {pixel_size}. Leave it out if unknown."
@@ -645,7 +652,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", name.casefold())]
 
 
-def _nearest(path: Path) -> str:
+def nearest_name(path: Path) -> str:
     """Name what exists and is spelled like the missing path, as the end of a sentence."""
     if not path.parent.is_dir():
         return f": its parent folder {path.parent} does not exist either"
@@ -682,43 +689,59 @@ def _start(path: Path) -> bytes:
 
 def _read_pages(path: Path, *, palette_index: bool) -> list[_Page]:
     """Read all pages, and turn everything that a damaged file makes the readers raise into one line."""
-    _check_is_file(path)
-    try:
+    check_is_file(path)
+    with said_in_one_line(path, _KINDS.get(path.suffix.lower(), "TIFF, PNG, JPEG or BMP")):
         start = _start(path)
-        is_tiff = start.startswith(_TIFF_STARTS)
+        is_tiff = start.startswith(TIFF_STARTS)
         pages = _tiff_pages(path) if is_tiff else [_pillow_page(path, start, palette_index=palette_index)]
-    except UbendError:
-        raise
-    except PermissionError as error:
-        raise FileError(f"Cannot read {path}: permission denied.") from error
-    except _UNREADABLE as error:
-        kind = _KINDS.get(path.suffix.lower(), "TIFF, PNG, JPEG or BMP")
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise FileError(f"Cannot read {path}: it is truncated or no {kind} ({reason}).") from error
     if not pages or any(pixels.size == 0 for pixels, _ in pages):
         raise FileError(f"Cannot read {path}: it holds no pixels.")
     return pages
 
 
-def _check_is_file(path: Path) -> None:
+@contextmanager
+def said_in_one_line(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a damaged file makes its reader raise into one FileError; `kind` is what it should have been."""
+    try:
+        yield
+    except UbendError:
+        raise
+    except PermissionError as error:
+        raise FileError(f"Cannot read {path}: permission denied.") from error
+    except UNREADABLE as error:
+        raise FileError(f"Cannot read {path}: it is truncated or no {kind} ({reason_of(error)}).") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in a few words what an error of another library said.
+
+    Examples
+    --------
+    >>> reason_of(ValueError("not   good")), reason_of(EOFError())
+    ('not good', 'EOFError')
+    """
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def check_is_file(path: Path) -> None:
+    """Raise FileError unless there is such a file."""
     if path.is_dir():
         raise FileError(f"{path} is a folder; name one image file in it.")
     if not path.exists():
-        raise FileError(f"There is no file {path}{_nearest(path)}.")
+        raise FileError(f"There is no file {path}{nearest_name(path)}.")
 
 
 def _array_pages(path: Path) -> list[_Page]:
     """Read a .npy of label images; never one that holds Python objects."""
-    _check_is_file(path)
+    check_is_file(path)
     try:
         array = np.load(path, allow_pickle=False)
     except PermissionError as error:
         raise FileError(f"Cannot read {path}: permission denied.") from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         if "allow_pickle" in str(error):  # what NumPy says of Python objects
             raise FileError(_why_no_objects(path)) from error
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise FileError(f"Cannot read {path}: it is truncated or no array of NumPy ({reason}).") from error
+        raise FileError(f"Cannot read {path}: it is truncated or no array of NumPy ({reason_of(error)}).") from error
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or array.size == 0:
         raise FileError(f"{path} holds no label image: it is an array with the axes (rows, columns), or several such.")
     return [(page, None) for page in (array if array.ndim == 3 else array[None])]
@@ -774,20 +797,20 @@ def _without_constant_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
 
 def _tiff_pages(path: Path) -> list[_Page]:
     with tifffile.TiffFile(path) as tif:
-        _check_complete(tif)
+        check_complete(tif)
         series = list(enumerate(tif.series))
         full = [(k, one) for k, one in series if not one.keyframe.is_reduced] or series  # without thumbnails
         return [page for k, one in full for page in _series_pages(path, tif, one, k)]
 
 
 def _series_pages(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, index: int) -> Iterator[_Page]:
-    size = _tiff_pixel_size(tif, series, index)
+    size = tiff_pixel_size(tif, series, index)
     has_alpha = bool(series.keyframe.extrasamples) and series.keyframe.samplesperpixel in (2, 4)
     for pixels in _split_axes(_series_pixels(path, series), series.axes):
         yield (_without_constant_alpha(pixels) if has_alpha and pixels.ndim == 3 else pixels), size
 
 
-def _check_complete(tif: tifffile.TiffFile) -> None:
+def check_complete(tif: tifffile.TiffFile) -> None:
     """Raise where the file ends before its pages do; tifffile reads such a file as a shorter stack, or as zeros."""
     count = sum(1 for _ in _page_offsets(tif))
     if len(tif.pages) < count:
@@ -841,12 +864,17 @@ def _series_pixels(path: Path, series: tifffile.TiffPageSeries) -> NDArray[Any]:
             raise
     pixels = _decoded_by_pillow(path, series)
     if pixels is None:
-        compression = getattr(series.keyframe.compression, "name", series.keyframe.compression)
-        raise FileError(
-            f"Cannot read {path}: its compression {compression} needs one more package "
-            "(pip install imagecodecs); or save it uncompressed or as ZIP/deflate (Fiji: File > Save As > Tiff)."
-        )
+        raise FileError(why_not_decoded(path, series.keyframe))
     return pixels
+
+
+def why_not_decoded(path: Path, page: tifffile.TiffPage) -> str:
+    """Say what is missing to undo the compression of a TIFF."""
+    compression = getattr(page.compression, "name", page.compression)
+    return (
+        f"Cannot read {path}: its compression {compression} needs one more package "
+        "(pip install imagecodecs); or save it uncompressed or as ZIP/deflate (Fiji: File > Save As > Tiff)."
+    )
 
 
 def _decoded_by_pillow(path: Path, series: tifffile.TiffPageSeries) -> NDArray[Any] | None:
@@ -880,14 +908,15 @@ def _split_axes(pixels: NDArray[Any], axes: str) -> Iterator[NDArray[Any]]:
         yield np.ascontiguousarray(plane[..., 0] if depth == 1 else plane)
 
 
-def _tiff_pixel_size(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, index: int) -> float | None:
+def tiff_pixel_size(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, index: int) -> float | None:
+    """Return micrometres per pixel of series number `index`, None where the file does not know them."""
     if tif.is_ome and tif.ome_metadata:
         return _ome_pixel_size(tif.ome_metadata, index)
     tags = series.keyframe.tags
     unit = _RESOLUTION_UNITS.get(int(tags.valueof("ResolutionUnit", default=1)))
     written_here = tags.valueof("Software", default="") == "ubend"
     if tif.is_imagej and tif.imagej_metadata and "unit" in tif.imagej_metadata:
-        unit = _MICROMETRES.get(str(tif.imagej_metadata["unit"]).strip().lower())
+        unit = MICROMETRES.get(str(tif.imagej_metadata["unit"]).strip().lower())
     return _from_resolution(
         unit, _ratio(tags.valueof("XResolution")), _ratio(tags.valueof("YResolution")), trust=written_here
     )
@@ -916,7 +945,7 @@ def _ome_pixel_size(xml: str, index: int) -> float | None:
         return None
     across, down = (
         float(pixels[index].get(f"PhysicalSize{axis}", "nan"))
-        * _MICROMETRES.get(pixels[index].get(f"PhysicalSize{axis}Unit", "µm").lower(), float("nan"))
+        * MICROMETRES.get(pixels[index].get(f"PhysicalSize{axis}Unit", "µm").lower(), float("nan"))
         for axis in "XY"
     )
     return across if across > 0 and np.isclose(across, down, rtol=0.01) else None

@@ -1,0 +1,334 @@
+"""Find the image in a Zarr, and read regions of it: OME-Zarr 0.4 and 0.5, one of its levels, or an array alone."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from ubend.data.formats import UNREADABLE, reason_of, said_in_one_line
+from ubend.data.ngff import Axis, Level, parse_multiscales
+from ubend.errors import FileError
+
+__all__ = ["ZarrImage", "ZarrRegions", "is_zarr", "open_zarr_array", "zarr_image"]
+
+_METADATA = ("zarr.json", ".zarray", ".zgroup")
+_MOST_LOOKED_AT = 500  # folders, to name an image in a message
+_PLAIN_AXES = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
+_MOST_COLOURS = 4
+_DEEPEST_LEVEL = 3  # how far below its group a level may stand
+
+
+@dataclass(frozen=True)
+class ZarrImage:
+    """What a Zarr holds.
+
+    Attributes
+    ----------
+    folder : Path
+        The group of the image, or the array alone.
+    levels : tuple of Level
+        The largest first.
+    chosen : int or None
+        The level that the user named.
+    version : str or None
+        Of OME-Zarr; None for an array alone.
+    zarr_format : int
+        2 or 3.
+    """
+
+    folder: Path
+    levels: tuple[Level, ...]
+    chosen: int | None
+    version: str | None
+    zarr_format: int
+
+    def regions(self, level: int) -> "ZarrRegions":
+        """Open a level for reading."""
+        return ZarrRegions(self.folder / self.levels[level].path)
+
+
+class ZarrRegions:
+    """The pixels of one Zarr array, read by regions.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the array.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._array = path, open_zarr_array(path)
+        self.dtype: np.dtype[Any] = np.dtype(self._array.dtype).newbyteorder("=")
+        self.chunks: tuple[int, ...] = tuple(self._array.chunks)
+
+    def read(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        """Read a region, all axes kept in the order of the file.
+
+        Raises
+        ------
+        FileError
+            If a chunk is damaged; the message names it.
+        """
+        try:
+            return np.asarray(self._array[index]).astype(self.dtype, copy=False)
+        except MemoryError:
+            raise
+        except UNREADABLE as error:
+            raise self._damage(index, error) from error
+
+    def missing(self, index: tuple[slice, ...]) -> int:
+        """Count the files of chunks (or shards) that touch a region and are not there: they read as the fill value."""
+        return sum(not (self._path / key).exists() for key, _ in self._stored(index))
+
+    def _stored(self, index: tuple[slice, ...]) -> Iterator[tuple[str, tuple[slice, ...]]]:
+        """Give the key of each chunk file that touches a region, and the part of the region that it holds."""
+        sizes = tuple(self._array.shards or self._array.chunks)
+        grids = [range(one.start // size, -(-one.stop // size)) for one, size in zip(index, sizes, strict=True)]
+        for place in itertools.product(*grids):
+            part = tuple(
+                slice(max(one.start, k * size), min(one.stop, (k + 1) * size))
+                for one, k, size in zip(index, place, sizes, strict=True)
+            )
+            yield self._array.metadata.encode_chunk_key(place), part
+
+    def _damage(self, index: tuple[slice, ...], error: BaseException) -> FileError:
+        for key, part in self._stored(index):
+            try:
+                self._array[part]
+            except UNREADABLE as why:
+                return FileError(
+                    f"Cannot read {self._path}: its chunk {key} is damaged ({reason_of(why)}); copy it again from where"
+                    " the image came from."
+                )
+        return FileError(f"Cannot read {self._path}: {reason_of(error)}.")
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a path is meant as a Zarr: a folder with its metadata, or with its ending.
+
+    Examples
+    --------
+    >>> is_zarr(Path("/"))
+    False
+    """
+    return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in _METADATA))
+
+
+def open_zarr_array(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
+    """Open an array of a local Zarr.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder.
+    mode : {"r", "r+"}
+        To read, or to write too; what is written is stored even where it is all zero.
+
+    Returns
+    -------
+    zarr.Array
+
+    Raises
+    ------
+    FileError
+        If its metadata is damaged, or its compression is unknown here.
+    """
+    node = _node(path)
+    if node is None or node[0] != "array":
+        raise FileError(f"There is no Zarr array {path}.")
+    try:
+        return zarr.open_array(path, mode=mode, zarr_format=node[1], config={"write_empty_chunks": True})
+    except PermissionError as error:
+        raise FileError(f"Cannot read {path}: permission denied.") from error
+    except UNREADABLE as error:
+        if "codec" in str(error).lower():
+            raise FileError(
+                f"Cannot read {path}: its compression is not known here ({reason_of(error)}); save it with blosc, zstd"
+                " or gzip."
+            ) from error
+        raise FileError(f"Cannot read {path}: its metadata is no image's ({reason_of(error)}).") from error
+
+
+def zarr_image(path: Path) -> ZarrImage:
+    """Find the image that a path into a Zarr means.
+
+    Parameters
+    ----------
+    path : Path
+        The group of an image, the group above its only image, a level of it, or an array without OME metadata.
+
+    Returns
+    -------
+    ZarrImage
+
+    Raises
+    ------
+    FileError
+        If there is none; the message names the nearest.
+    """
+    node = _node(path)
+    if node is None:
+        raise FileError(f"{path} is a folder without the metadata of a Zarr (zarr.json or .zgroup); {_instead(path)}.")
+    kind, zarr_format = node
+    if kind == "array":
+        return _of_level(path, zarr_format) or _alone(path, zarr_format)
+    image = _of_group(path, zarr_format, named=None)
+    if image is not None:
+        return image
+    inside = [child for child in _children(path) if _has_image(child)]
+    if [child.name for child in inside] == ["0"]:  # the layout of bioformats2raw
+        return zarr_image(inside[0])
+    if inside:
+        raise FileError(f"{path} holds {len(inside)} images; name one of them, for example {inside[0]}.")
+    raise FileError(f"{path} is {_what_else(path)}; {_instead(path)}.")
+
+
+def _node(path: Path) -> tuple[str, Literal[2, 3]] | None:
+    """Say whether a folder is an "array" or a "group", and of which zarr format; None where it is neither."""
+    if (path / "zarr.json").is_file():
+        return str(_json(path / "zarr.json").get("node_type")), 3
+    if (path / ".zarray").is_file():
+        return "array", 2
+    return ("group", 2) if (path / ".zgroup").is_file() else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    with said_in_one_line(path, "metadata of a Zarr"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no table of names and values")
+    return found
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    if (path / "zarr.json").is_file():
+        found = _json(path / "zarr.json").get("attributes") or {}
+        return found if isinstance(found, dict) else {}
+    return _json(path / ".zattrs") if (path / ".zattrs").is_file() else {}
+
+
+def _of_group(path: Path, zarr_format: int, named: str | None) -> ZarrImage | None:
+    """Read the multiscales of a group; where one level is named, others that are missing are left out."""
+    with said_in_one_line(path, "OME-Zarr"):
+        found = parse_multiscales(_attributes(path))
+    if found is None or (named is not None and named not in [name for name, _ in found.datasets]):
+        return None
+    there = [(name, axes) for name, axes in found.datasets if _node(path / name) is not None]
+    if named is None and len(there) < len(found.datasets):
+        lost = next(name for name, _ in found.datasets if _node(path / name) is None)
+        instead = f"; name a level that is there, for example {path / there[0][0]}" if there else ""
+        raise FileError(f"{path} is not complete: its level {lost} is missing{instead}.")
+    levels = tuple(_checked(path, name, axes, found.version) for name, axes in there)
+    chosen = None if named is None else [level.path for level in levels].index(named)
+    return ZarrImage(path, levels, chosen, found.version, zarr_format)
+
+
+def _of_level(path: Path, zarr_format: int) -> ZarrImage | None:
+    """Find the group whose metadata names an array as one of its levels."""
+    absolute = path.absolute()
+    for group in absolute.parents[:_DEEPEST_LEVEL]:
+        node = _node(group)
+        if node is not None and node[0] == "group":
+            image = _of_group(group, zarr_format, named=absolute.relative_to(group).as_posix())
+            if image is not None:
+                return image
+    return None
+
+
+def _alone(path: Path, zarr_format: int) -> ZarrImage:
+    array = open_zarr_array(path)
+    return ZarrImage(path, (_checked(path, "", _plain_axes(path, array), None),), None, None, zarr_format)
+
+
+def _plain_axes(path: Path, array: Any) -> tuple[Axis, ...]:
+    """Take the axes that the array names, or those that its shape suggests: (rows, columns, colours), or "tczyx"."""
+    if not 2 <= array.ndim <= 5:
+        raise FileError(f"{path} has {array.ndim} axes; an image has 2 to 5, of t, c, z, y and x.")
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+    axes = tuple(Axis(str(name)) for name in names)
+    if {"y", "x"} <= {axis.letter for axis in axes}:
+        return axes
+    shape = array.shape
+    if array.ndim in (3, 4) and shape[-1] <= _MOST_COLOURS < min(shape[-3:-1]):
+        return tuple(map(Axis, "zyxc"[-array.ndim :]))
+    return tuple(map(Axis, _PLAIN_AXES[array.ndim]))
+
+
+def _checked(path: Path, name: str, axes: tuple[Axis, ...], version: str | None) -> Level:
+    """Make a level of an array, if it is one that can be segmented."""
+    array = open_zarr_array(path / name)
+    if not axes and version in ("0.1", "0.2"):
+        axes = tuple(map(Axis, "tczyx"))
+    level = Level(name, axes, tuple(array.shape))
+    letters, names = level.letters, ", ".join(axis.name for axis in axes) or "not named"
+    if len(axes) != array.ndim:
+        raise FileError(f"Cannot read {path}: it names {len(axes)} axes, and its level {name or '0'} has {array.ndim}.")
+    if letters.count("?") > 1:
+        unknown = ", ".join(axis.name for axis in axes if axis.letter == "?")
+        raise FileError(f"{path} has the axes {names}; beside t, c, z, y and x there may be one other, not {unknown}.")
+    if "y" not in letters or "x" not in letters or len(set(letters)) < len(letters):
+        raise FileError(
+            f"{path} has the axes {names}; an image has one y and one x, and of t, c and z at most one each."
+        )
+    if array.dtype.kind not in "buif":
+        raise FileError(
+            f"{path} holds {array.dtype}; an image holds integers or real numbers: save its absolute value."
+        )
+    if math.prod(array.shape) == 0:
+        raise FileError(f"Cannot read {path}: it holds no pixels.")
+    return level
+
+
+# What to say where there is no image
+
+
+def _children(path: Path) -> list[Path]:
+    return sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
+
+
+def _has_image(path: Path) -> bool:
+    try:
+        return parse_multiscales(_attributes(path)) is not None
+    except (FileError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _what_else(path: Path) -> str:
+    attributes = _attributes(path)
+    ome = attributes.get("ome")
+    known = {**attributes, **(ome if isinstance(ome, dict) else {})}
+    if "plate" in known:
+        return "a plate of wells, not one image"
+    if "well" in known:
+        return "a well, not one image"
+    if "labels" in known:
+        return "a group of label images, not an image"
+    if "encoding-type" in known:
+        return f"a table ({known['encoding-type']}), not an image"
+    return "a Zarr group without an image" if _children(path) else "an empty Zarr group"
+
+
+def _instead(path: Path) -> str:
+    """Name the nearest image below a folder, or say what to name."""
+    queue, looked = [path], 0
+    while queue and looked < _MOST_LOOKED_AT:
+        folder, looked = queue.pop(0), looked + 1
+        for child in _children(folder):
+            try:
+                node = _node(child)
+            except FileError:
+                continue
+            if _has_image(child) or (
+                node is not None and node[0] == "array" and "encoding-type" not in _attributes(child)
+            ):
+                return f"name an image in it, for example {child}"
+            if node is None or node[0] == "group":
+                queue.append(child)
+    return "name the folder of an OME-Zarr image, or a TIFF"
