@@ -272,6 +272,7 @@ def part(
     split: float,
     *,
     side: int,
+    on_group: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[Window, _Labels, int]]:
     """Part components at their saddles, those that begin side by side in one window, large ones alone.
 
@@ -290,6 +291,8 @@ def part(
         As in `ObjectRules`.
     side : int
         Pixels. A window is no larger than four squares of this side, or than one component and a pixel around it.
+    on_group : callable, optional
+        Called with (done, of) after each window.
 
     Yields
     ------
@@ -315,7 +318,8 @@ def part(
     """
     count = len(start)
     group_of = np.full(count + 2, -1, dtype=np.int32)
-    for group, (members, first, last) in enumerate(_groups(start, stop, side)):
+    groups = list(_groups(start, stop, side))
+    for group, (members, first, last) in enumerate(groups):
         group_of[members + 1] = group
         window = _window(first, last, shape)
         found_there = read(window)
@@ -328,6 +332,8 @@ def part(
         parts, found = _part_components(mine, height, split)
         if found > 0:
             yield window, parts, found
+        if on_group is not None:
+            on_group(group + 1, len(groups))
 
 
 def _groups(
@@ -340,7 +346,8 @@ def _groups(
     new = (np.diff(row[order]) != 0) | (np.diff(column[order]) != 0)
     for members in np.split(order, np.flatnonzero(new) + 1):
         while members.size > 0:
-            first, last = np.minimum.accumulate(start[members]), np.maximum.accumulate(stop[members])
+            first: NDArray[np.int64] = np.minimum.accumulate(start[members])
+            last: NDArray[np.int64] = np.maximum.accumulate(stop[members])
             joint = np.prod(last - first, axis=1)
             together = max(1, np.count_nonzero(joint <= 4 * side * side))
             yield members[:together], first[together - 1], last[together - 1]
@@ -746,6 +753,11 @@ class Enclosure:
                 piece, label = pieces[here][beside].astype(np.intp), labels[there][beside]
                 np.minimum.at(self.lowest, piece, label)
                 np.maximum.at(self.highest, piece, label)
+
+    def join(self, other: "Enclosure", number: NDArray[np.int64]) -> None:
+        """Add what lies beside the pieces 1 to n of another, whose numbers here are given."""
+        np.minimum.at(self.lowest, number, other.lowest[1:])
+        np.maximum.at(self.highest, number, other.highest[1:])
 
     def owners(self, open_: NDArray[np.bool_]) -> NDArray[np.int32]:
         """Give the object that a piece is a hole of: it alone lies beside it, and the piece is not open; else 0."""
