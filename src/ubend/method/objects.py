@@ -6,10 +6,11 @@ cell to its border: the distance that the network has learned, or the distance t
 pixels of the gap go back to the cells that they were taken from.
 
 Whatever is done to a component depends on that component alone. So an image may be worked on in blocks, and the result
-is the same whatever their size.
+is the same whatever their size. Each step is a function of its own, which `method/large_objects.py` uses too, for
+images that the memory does not hold.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from skimage.measure import label as connected_pieces
 from skimage.segmentation import watershed
 
 from ubend.errors import InputError
+from ubend.method.blocks import ReadableArray, Window
 from ubend.method.nearest_cells import two_nearest_cells
 
 __all__ = ["ObjectRules", "foreground_to_objects"]
@@ -32,7 +34,6 @@ _EIGHT = np.ones((3, 3))
 _FORWARD = ((0, 1), (1, 0), (1, 1), (1, -1))  # each pair of 8-connected neighbours once
 
 _Labels = NDArray[np.int32]
-_Window = tuple[slice, slice]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,49 +142,223 @@ def foreground_to_objects(
     array([[1, 1, 1, 2, 2, 0, 0]], dtype=uint8)
     """
     rules = rules or ObjectRules()
-    _check(foreground_probability, distance)
-    labels, objects = ndimage.label(foreground_probability > rules.threshold)
+    if not isinstance(foreground_probability, np.ndarray):
+        raise InputError("foreground_probability is not an array of numbers; pass the network's foreground channel.")
+    check_image(foreground_probability, distance)
+    labels, objects = components(foreground_probability, rules.threshold)
+    if distance is not None:
+        check_numbers(distance, "distance")
     if rules.split > 0 and objects > 0:
         labels, objects = _part(labels, objects, distance, rules.split)
-        labels = _numbered_in_scan_order(labels, objects).astype(
+        labels = numbered_in_scan_order(labels, objects).astype(
             np.int32
         )  # of equally near objects the first gets a gap
     if rules.smallest > 1:
-        labels, objects = _keep(labels, _areas(labels, objects) >= rules.smallest)
+        labels, objects = _keep(labels, areas(labels, objects) >= rules.smallest)
     if rules.surest > rules.threshold and objects > 0:
-        labels, objects = _keep(labels, _highest(labels, objects, foreground_probability) >= rules.surest)
+        labels, objects = _keep(labels, highest(labels, objects, foreground_probability) >= rules.surest)
     if rules.gap > 0 and objects > 1:
-        _give_gap_back(labels, rules.gap)
+        labels = with_gap(labels, rules.gap)
     if rules.fill_holes and objects > 0:
         _fill_holes(labels)
     if rules.clear_border:
-        labels, objects = _keep(labels, ~_at_border(labels, objects))
-    return _numbered_in_scan_order(labels, objects)
+        edges = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
+        labels, objects = _keep(labels, ~among(objects, edges))
+    return numbered_in_scan_order(labels, objects)
+
+
+def check_image(foreground_probability: ReadableArray, distance: ReadableArray | None) -> None:
+    """Refuse what is no image of probabilities, or a distance that does not belong to it.
+
+    Parameters
+    ----------
+    foreground_probability, distance : array, shape (rows, columns)
+        As in `foreground_to_objects`; only shape and type are looked at.
+
+    Raises
+    ------
+    InputError
+        If one is no two-dimensional array of numbers, or they differ in shape.
+
+    Examples
+    --------
+    >>> check_image(np.zeros((2, 3)), None)
+    """
+    shape = tuple(foreground_probability.shape)
+    if np.dtype(foreground_probability.dtype).kind not in "fbiu":
+        raise InputError("foreground_probability is not an array of numbers; pass the network's foreground channel.")
+    if len(shape) != 2 or 0 in shape:
+        raise InputError(
+            f"foreground_probability has the shape {shape}; allowed is (rows, columns). "
+            "Of probabilities (classes, rows, columns) pass the channel of the foreground, usually [1]."
+        )
+    if distance is not None and tuple(distance.shape) != shape:
+        raise InputError(
+            f"distance has the shape {tuple(distance.shape)}, foreground_probability {shape}: give both of one image."
+        )
+
+
+def check_numbers(values: NDArray[Any], name: str) -> None:
+    """Refuse NaN.
+
+    Parameters
+    ----------
+    values : ndarray
+        Pixels.
+    name : str
+        What the message calls them.
+
+    Raises
+    ------
+    InputError
+        If there is a NaN among them.
+
+    Examples
+    --------
+    >>> check_numbers(np.zeros((2, 3)), "distance")
+    """
+    if np.isnan(np.min(values)):
+        raise InputError(f"{name} holds NaN; a network whose training came to nonsense gives that.")
+
+
+def components(probability: NDArray[Any], threshold: float) -> tuple[_Labels, int]:
+    """Number what joins along edges above the threshold, in the order in which a scan along the rows meets it.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (rows, columns)
+        Of foreground.
+    threshold : float
+        A pixel is foreground above it.
+
+    Returns
+    -------
+    labels : ndarray of int32, shape (rows, columns)
+        Components 1 to n, 0 background.
+    count : int
+        n.
+
+    Raises
+    ------
+    InputError
+        If there is a NaN among the probabilities.
+
+    Examples
+    --------
+    >>> components(np.array([[0.9, 0.8, 0.1, 0.7]]), 0.5)
+    (array([[1, 1, 0, 2]], dtype=int32), 2)
+    """
+    check_numbers(probability, "foreground_probability")
+    labels, count = ndimage.label(probability > threshold)
+    return labels, count
 
 
 def _part(labels: _Labels, objects: int, distance: NDArray[Any] | None, split: float) -> tuple[_Labels, int]:
-    """Part the components at their saddles, block by block: those that begin in one block at a time."""
     boxes = ndimage.find_objects(labels)
     start = np.array([(rows.start, columns.start) for rows, columns in boxes])
     stop = np.array([(rows.stop, columns.stop) for rows, columns in boxes])
-    block = start[:, 0] // _BLOCK * labels.shape[1] + start[:, 1] // _BLOCK
-    block_of = np.concatenate([[-1], block])
-    parted = labels.copy()
-    order = np.argsort(block, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(block[order])) + 1):
-        window = _window(start[members].min(axis=0), stop[members].max(axis=0), labels.shape)
-        components = labels[window]
-        mine = np.where(block_of[components] == block[members[0]], components, 0)
-        height = _depth(components > 0) if distance is None else distance[window].astype(np.float64)
-        parts, found = _part_components(mine, height, split)
-        np.add(parts, objects, out=parted[window], where=parts > 0)
+    for window, parts, found in part(labels.__getitem__, start, stop, labels.shape, distance, split, side=_BLOCK):
+        np.add(parts, objects, out=labels[window], where=parts > 0)
         objects += found
-    return parted, objects
+    return labels, objects
 
 
-def _window(start: NDArray[Any], stop: NDArray[Any], shape: tuple[int, ...]) -> _Window:
+def part(
+    read: Callable[[Window], _Labels],
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+    shape: tuple[int, ...],
+    distance: ReadableArray | None,
+    split: float,
+    *,
+    side: int,
+    on_group: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[Window, _Labels, int]]:
+    """Part components at their saddles, those that begin side by side in one window, large ones alone.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the components of a window, int32: 1 to n, 0 background. Once a component has been given back in parts,
+        it may have any number above n.
+    start, stop : ndarray of int, shape (n, 2)
+        The first row and column of each component, and those after the last.
+    shape : tuple of int
+        Rows and columns of the image.
+    distance : array, shape (rows, columns), optional
+        As in `foreground_to_objects`.
+    split : float
+        As in `ObjectRules`.
+    side : int
+        Pixels. A window is no larger than four squares of this side, or than one component and a pixel around it.
+    on_group : callable, optional
+        Called with (done, of) after each window.
+
+    Yields
+    ------
+    window : (slice, slice)
+        Where there are components that fall apart.
+    parts : ndarray of int32, shape of the window
+        Their parts 1 to m, and 0 elsewhere.
+    found : int
+        m.
+
+    Raises
+    ------
+    InputError
+        If the distance holds NaN there.
+
+    Examples
+    --------
+    >>> labels, height = np.ones((1, 5), np.int32), np.array([[0.2, 0.9, 0.1, 0.8, 0.3]])
+    >>> box = np.array([[0, 0]]), np.array([[1, 5]])
+    >>> [(_, parts, found)] = part(labels.__getitem__, *box, labels.shape, height, 0.5, side=9)
+    >>> parts.tolist(), found
+    ([[1, 1, 1, 2, 2]], 2)
+    """
+    count = len(start)
+    group_of = np.full(count + 2, -1, dtype=np.int32)
+    groups = list(_groups(start, stop, side))
+    for group, (members, first, last) in enumerate(groups):
+        group_of[members + 1] = group
+        window = _window(first, last, shape)
+        found_there = read(window)
+        mine = np.where(group_of[np.minimum(found_there, count + 1)] == group, found_there, 0)
+        if distance is None:
+            height = _depth(found_there > 0)
+        else:
+            height = np.asarray(distance[window]).astype(np.float64)
+            check_numbers(height, "distance")
+        parts, found = _part_components(mine, height, split)
+        if found > 0:
+            yield window, parts, found
+        if on_group is not None:
+            on_group(group + 1, len(groups))
+
+
+def _groups(
+    start: NDArray[np.int64], stop: NDArray[np.int64], side: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.int64]]]:
+    """Group those that begin in one square, small ones first, as long as their joint box is not too large."""
+    area = np.prod(stop - start, axis=1)
+    row, column = (start // side).T
+    order = np.lexsort((area, column, row))
+    new = (np.diff(row[order]) != 0) | (np.diff(column[order]) != 0)
+    for members in np.split(order, np.flatnonzero(new) + 1):
+        while members.size > 0:
+            first: NDArray[np.int64] = np.minimum.accumulate(start[members])
+            last: NDArray[np.int64] = np.maximum.accumulate(stop[members])
+            joint = np.prod(last - first, axis=1)
+            together = max(1, np.count_nonzero(joint <= 4 * side * side))
+            yield members[:together], first[together - 1], last[together - 1]
+            members = members[together:]
+
+
+def _window(start: NDArray[Any], stop: NDArray[Any], shape: tuple[int, ...]) -> Window:
     """Widen by one pixel: the nearest background of a component lies no farther away."""
-    rows, columns = (slice(max(0, a - 1), min(b + 1, n)) for a, b, n in zip(start, stop, shape, strict=True))
+    rows, columns = (
+        slice(max(0, a - 1), min(b + 1, n)) for a, b, n in zip(start.tolist(), stop.tolist(), shape, strict=True)
+    )
     return rows, columns
 
 
@@ -216,7 +391,7 @@ def _part_components(components: _Labels, height: NDArray[np.float64], split: fl
 def _tops(components: _Labels, height: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Pixels without a higher one among their 8 neighbours of the same component."""
     top = components > 0
-    for one, other in _neighbours(components.shape):
+    for one, other in neighbours(components.shape):
         same = components[one] == components[other]
         top[one] &= ~(same & (height[other] > height[one]))
         top[other] &= ~(same & (height[one] > height[other]))
@@ -262,7 +437,7 @@ def _saddles(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """For each pair of adjacent basins (coded a · count + b) the highest pass between them, highest pair first."""
     pairs, passes = [], []
-    for one, other in _neighbours(basins.shape):
+    for one, other in neighbours(basins.shape):
         a, b = basins[one].astype(np.int64), basins[other]
         meet = (a != b) & (a > 0) & (b > 0) & (components[one] == components[other])
         a, b = a[meet], b[meet]
@@ -276,8 +451,26 @@ def _saddles(
     return pair[order], saddle[order]
 
 
-def _neighbours(shape: tuple[int, ...]) -> Iterator[tuple[_Window, _Window]]:
-    """Two windows for each direction, whose pixels at the same place are neighbours."""
+def neighbours(shape: tuple[int, ...]) -> Iterator[tuple[Window, Window]]:
+    """Give two windows for each direction, whose pixels at the same place are neighbours.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns.
+
+    Yields
+    ------
+    one, other : (slice, slice)
+        Along the rows, along the columns, and along both diagonals: of 8 neighbours each pair once, the 4 along edges
+        first.
+
+    Examples
+    --------
+    >>> image = np.array([[1, 2], [3, 4]])
+    >>> [(image[one].tolist(), image[other].tolist()) for one, other in neighbours(image.shape)][:2]
+    [([[1], [3]], [[2], [4]]), ([[1, 2]], [[3, 4]])]
+    """
     rows, columns = shape
     for down, right in _FORWARD:
         yield (
@@ -286,97 +479,335 @@ def _neighbours(shape: tuple[int, ...]) -> Iterator[tuple[_Window, _Window]]:
         )
 
 
-def _bands(rows: int, margin: int = 0) -> Iterator[tuple[slice, slice]]:
-    """Cut rows into bands: the band with a margin on both sides, and where in that the band itself lies."""
-    for first in range(0, rows, _BLOCK):
-        last, start = min(first + _BLOCK, rows), max(0, first - margin)
-        yield slice(start, min(last + margin, rows)), slice(first - start, last - start)
+def _bands(first: int, stop: int, length: int | None = None, margin: int = 0) -> Iterator[tuple[slice, slice]]:
+    """Cut rows into bands: the band with a margin on both sides, as far as there are rows, and the band itself."""
+    length = stop if length is None else length
+    for start in range(first, stop, _BLOCK):
+        end = min(start + _BLOCK, stop)
+        yield slice(max(0, start - margin), min(end + margin, length)), slice(start, end)
 
 
-def _areas(labels: _Labels, objects: int) -> NDArray[np.int64]:
-    """Pixels of the objects 0 (background) to n."""
-    areas = np.zeros(objects + 1, dtype=np.int64)
-    for band, _ in _bands(len(labels)):
-        areas += np.bincount(labels[band].ravel(), minlength=objects + 1)
-    return areas
+def areas(labels: _Labels, objects: int) -> NDArray[np.int64]:
+    """Count the pixels of the objects 0 (background) to n.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (rows, columns)
+        Objects by number.
+    objects : int
+        n.
+
+    Returns
+    -------
+    ndarray of int64, shape (n + 1,)
+
+    Examples
+    --------
+    >>> areas(np.array([[0, 2, 2, 1]], np.int32), 2).tolist()
+    [1, 1, 2]
+    """
+    counts = np.zeros(objects + 1, dtype=np.int64)
+    for _, band in _bands(0, len(labels)):
+        counts += np.bincount(labels[band].ravel(), minlength=objects + 1)
+    return counts
 
 
-def _highest(labels: _Labels, objects: int, values: NDArray[Any]) -> NDArray[np.float64]:
-    """Highest value of the objects 0 (background) to n."""
-    highest = np.zeros(objects + 1)
-    for band, _ in _bands(len(labels)):
-        np.maximum.at(highest, labels[band].ravel(), values[band].ravel())
-    return highest
+def highest(labels: _Labels, objects: int, values: NDArray[Any]) -> NDArray[np.float64]:
+    """Find the highest value of the objects 1 to n.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (rows, columns)
+        Objects by number.
+    objects : int
+        n.
+    values : ndarray, shape (rows, columns)
+        Values from 0 on.
+
+    Returns
+    -------
+    ndarray of float64, shape (n + 1,)
+        0 for the background.
+
+    Examples
+    --------
+    >>> highest(np.array([[0, 2, 2, 1]], np.int32), 2, np.array([[0.9, 0.5, 0.75, 0.25]])).tolist()
+    [0.0, 0.25, 0.75]
+    """
+    found = np.zeros(objects + 1)
+    for _, band in _bands(0, len(labels)):
+        inside = labels[band] > 0
+        np.maximum.at(found, labels[band][inside].astype(np.intp), values[band][inside].astype(np.float64))
+    return found
+
+
+def first_pixels(labels: _Labels, objects: int) -> NDArray[np.int64]:
+    """Find where a scan along the rows meets the objects 0 (background) to n.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (rows, columns)
+        Objects by number.
+    objects : int
+        n.
+
+    Returns
+    -------
+    ndarray of int64, shape (n + 1,)
+        row · columns + column; the number of all pixels for what is not there.
+
+    Examples
+    --------
+    >>> first_pixels(np.array([[0, 2, 2], [1, 1, 2]], np.int32), 3).tolist()
+    [0, 3, 1, 6]
+    """
+    first = np.full(objects + 1, labels.size, dtype=np.int64)
+    width = labels.shape[1]
+    for _, band in reversed(list(_bands(0, len(labels)))):
+        flat = labels[band].ravel()  # of equal numbers the assignment keeps the last: the first seen
+        first[flat[::-1]] = np.arange(band.start * width + flat.size - 1, band.start * width - 1, -1)
+    return first
+
+
+def among(objects: int, seen: Iterable[NDArray[Any]]) -> NDArray[np.bool_]:
+    """Tell which of the objects 0 (background) to n are among those seen, say on the border of the image.
+
+    Parameters
+    ----------
+    objects : int
+        n.
+    seen : iterable of ndarray of int
+        Objects by number.
+
+    Returns
+    -------
+    ndarray of bool, shape (n + 1,)
+
+    Examples
+    --------
+    >>> among(3, [np.array([0, 2, 2]), np.array([3])]).tolist()
+    [True, False, True, True]
+    """
+    found = np.zeros(objects + 1, dtype=bool)
+    for numbers in seen:
+        found[numbers] = True
+    return found
+
+
+def closed_up(keep: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    """Number those to keep 1, 2, … in their order, and the others 0.
+
+    Parameters
+    ----------
+    keep : ndarray of bool, shape (n + 1,)
+        For the objects 0 (background, never kept) to n.
+
+    Returns
+    -------
+    number : ndarray of int32, shape (n + 1,)
+        The new number of each object.
+    count : int
+        How many are kept.
+
+    Examples
+    --------
+    >>> closed_up(np.array([True, True, False, True]))
+    (array([0, 1, 0, 2], dtype=int32), 2)
+    """
+    number = np.zeros(len(keep), dtype=np.int32)
+    number[1:] = np.where(keep[1:], np.cumsum(keep[1:]), 0)
+    return number, int(np.count_nonzero(keep[1:]))
 
 
 def _keep(labels: _Labels, keep: NDArray[np.bool_]) -> tuple[_Labels, int]:
-    """Leave out the objects for which `keep` is false, and close up the numbers."""
-    keep[0] = False
-    number = np.where(keep, np.cumsum(keep, dtype=np.int32), np.int32(0))
-    return number[labels], int(keep.sum())
+    number, count = closed_up(keep)
+    return number[labels], count
 
 
-def _at_border(labels: _Labels, objects: int) -> NDArray[np.bool_]:
-    at_border = np.zeros(objects + 1, dtype=bool)
-    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        at_border[edge] = True
-    return at_border
+def gap_reach(gap: int) -> int:
+    """Tell how far an object may lie from a pixel of the gap that goes back to it.
+
+    Parameters
+    ----------
+    gap : int
+        As in `ObjectRules`.
+
+    Returns
+    -------
+    int
+        Pixels; farther ones change nothing.
+
+    Examples
+    --------
+    >>> gap_reach(1)
+    4
+    """
+    return int(_way_across(gap)) + 1
 
 
-def _give_gap_back(labels: _Labels, gap: int) -> None:
-    across = _LONGEST_WAY_ACROSS * (2 * gap + 1)
-    before, margin = labels.copy(), int(across) + 1
-    for rows, inner_rows in _bands(labels.shape[0], margin):
-        for columns, inner_columns in _bands(labels.shape[1], margin):
-            inner = inner_rows, inner_columns
-            d1, d2, nearest = two_nearest_cells(before[rows, columns], within=across, return_labels=True)
-            np.copyto(labels[rows, columns][inner], nearest[inner], where=d1[inner] + d2[inner] <= across)
+def _way_across(gap: int) -> float:
+    return _LONGEST_WAY_ACROSS * (2 * gap + 1)
+
+
+def with_gap(labels: _Labels, gap: int, inner: Window | None = None) -> _Labels:
+    """Give the pixels of the gap back, as `foreground_to_objects` describes it.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (rows, columns)
+        Objects in the order in which a scan meets them: of two equally near ones the smaller number gets the pixel.
+    gap : int
+        As in `ObjectRules`, from 1 on.
+    inner : (slice, slice), optional
+        The part that is wanted; `gap_reach` pixels around it must be there, or the image must end.
+
+    Returns
+    -------
+    ndarray of int32, shape (rows, columns) or that of `inner`
+
+    Examples
+    --------
+    >>> with_gap(np.array([[1, 0, 0, 2, 0, 0, 0]], np.int32), 1).tolist()
+    [[1, 1, 2, 2, 0, 0, 0]]
+    """
+    across, margin = _way_across(gap), gap_reach(gap)
+    rows, columns = inner or (slice(0, labels.shape[0]), slice(0, labels.shape[1]))
+    result = labels[rows, columns].copy()
+    for wide_rows, band_rows in _bands(rows.start, rows.stop, labels.shape[0], margin):
+        for wide_columns, band_columns in _bands(columns.start, columns.stop, labels.shape[1], margin):
+            d1, d2, nearest = two_nearest_cells(labels[wide_rows, wide_columns], within=across, return_labels=True)
+            band = _within(band_rows, wide_rows), _within(band_columns, wide_columns)
+            there = result[_within(band_rows, rows), _within(band_columns, columns)]
+            np.copyto(there, nearest[band], where=d1[band] + d2[band] <= across)
+    return result
+
+
+def _within(inner: slice, outer: slice) -> slice:
+    return slice(inner.start - outer.start, inner.stop - outer.start)
 
 
 def _fill_holes(labels: _Labels) -> None:
-    """Give background that touches one object only, and not the border of the image, to that object."""
-    holes, count = ndimage.label(labels == 0, structure=_EIGHT)
-    open_ = _at_border(holes, count)
-    lowest, highest = np.full(count + 1, np.iinfo(np.int32).max), np.zeros(count + 1, dtype=np.int32)
-    for one, other in list(_neighbours(labels.shape))[:2]:
-        for here, there in ((one, other), (other, one)):
-            beside = (labels[here] == 0) & (labels[there] > 0)
-            hole, label = holes[here][beside], labels[there][beside]
-            np.minimum.at(lowest, hole, label)
-            np.maximum.at(highest, hole, label)
-    owner = np.where((lowest == highest) & ~open_, highest, 0).astype(np.int32)
-    owner[0] = 0
-    np.add(labels, owner[holes], out=labels)
+    holes, count = background_pieces(labels)
+    between = Enclosure.of(count)
+    between.add(labels, holes)
+    open_ = among(count, (holes[0], holes[-1], holes[:, 0], holes[:, -1]))
+    np.add(labels, between.owners(open_)[holes], out=labels)
 
 
-def _numbered_in_scan_order(labels: _Labels, objects: int) -> NDArray[np.unsignedinteger[Any]]:
-    first = np.full(objects + 1, labels.size, dtype=np.int64)
-    width = labels.shape[1]
-    for band, _ in reversed(
-        list(_bands(len(labels)))
-    ):  # of equal numbers the assignment keeps the last: the first seen
-        flat = labels[band].ravel()
-        first[flat[::-1]] = np.arange(band.start * width + flat.size - 1, band.start * width - 1, -1)
-    number = np.zeros(objects + 1, dtype=np.min_scalar_type(objects))
-    number[1 + np.argsort(first[1:], kind="stable")] = np.arange(1, objects + 1)
+def background_pieces(labels: _Labels) -> tuple[_Labels, int]:
+    """Number the pieces of background, whose pixels join along edges and corners.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (rows, columns)
+        Objects by number.
+
+    Returns
+    -------
+    pieces : ndarray of int32, shape (rows, columns)
+        1 to n, and 0 where there are objects.
+    count : int
+        n.
+
+    Examples
+    --------
+    >>> background_pieces(np.array([[0, 5, 0]], np.int32))
+    (array([[1, 0, 2]], dtype=int32), 2)
+    """
+    pieces, count = ndimage.label(labels == 0, structure=_EIGHT)
+    return pieces, count
+
+
+@dataclass(frozen=True)
+class Enclosure:
+    """Which objects lie beside the pieces of background: the lowest and the highest number beside each.
+
+    Attributes
+    ----------
+    lowest, highest : ndarray of int32, shape (n + 1,)
+        For the pieces 1 to n; index 0 is none.
+
+    Examples
+    --------
+    >>> labels = np.array([[1, 1, 1, 2], [1, 0, 1, 0], [1, 1, 1, 2]], np.int32)
+    >>> pieces, count = background_pieces(labels)
+    >>> beside = Enclosure.of(count)
+    >>> beside.add(labels, pieces)
+    >>> beside.owners(np.zeros(3, bool)).tolist()
+    [0, 1, 0]
+    """
+
+    lowest: NDArray[np.int32]
+    highest: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, count: int) -> "Enclosure":
+        """Begin with nothing beside any of `count` pieces."""
+        return cls(np.full(count + 1, np.iinfo(np.int32).max, np.int32), np.zeros(count + 1, np.int32))
+
+    def add(self, labels: _Labels, pieces: NDArray[Any]) -> None:
+        """Look along the edges of all pixels of the pieces, for objects."""
+        for one, other in list(neighbours(labels.shape))[:2]:
+            for here, there in ((one, other), (other, one)):
+                beside = (pieces[here] > 0) & (labels[there] > 0)
+                piece, label = pieces[here][beside].astype(np.intp), labels[there][beside]
+                np.minimum.at(self.lowest, piece, label)
+                np.maximum.at(self.highest, piece, label)
+
+    def join(self, other: "Enclosure", number: NDArray[np.int64]) -> None:
+        """Add what lies beside the pieces 1 to n of another, whose numbers here are given."""
+        np.minimum.at(self.lowest, number, other.lowest[1:])
+        np.maximum.at(self.highest, number, other.highest[1:])
+
+    def owners(self, open_: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """Give the object that a piece is a hole of: it alone lies beside it, and the piece is not open; else 0."""
+        owners = np.where((self.lowest == self.highest) & ~open_, self.highest, np.int32(0))
+        owners[0] = 0
+        return owners
+
+
+def scan_order(first: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number objects in the order of their first pixels.
+
+    Parameters
+    ----------
+    first : ndarray of int64, shape (n + 1,)
+        Of the objects 1 to n; that of 0, the background, does not count.
+
+    Returns
+    -------
+    ndarray of int64, shape (n + 1,)
+        The new number of each object; 0 stays 0.
+
+    Examples
+    --------
+    >>> scan_order(np.array([0, 8, 3, 5])).tolist()
+    [0, 3, 1, 2]
+    """
+    number = np.zeros(len(first), dtype=np.int64)
+    number[1 + np.argsort(first[1:], kind="stable")] = np.arange(1, len(first))
+    return number
+
+
+def numbered_in_scan_order(labels: _Labels, objects: int) -> NDArray[np.unsignedinteger[Any]]:
+    """Number objects in the order in which a scan along the rows meets them, in the smallest type that fits.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (rows, columns)
+        Objects 1 to n, all of them there.
+    objects : int
+        n.
+
+    Returns
+    -------
+    ndarray of uint8, uint16 or uint32, shape (rows, columns)
+
+    Examples
+    --------
+    >>> numbered_in_scan_order(np.array([[2, 0, 1]], np.int32), 2)
+    array([[1, 0, 2]], dtype=uint8)
+    """
+    number = scan_order(first_pixels(labels, objects)).astype(np.min_scalar_type(objects))
     numbered: NDArray[np.unsignedinteger[Any]] = number[labels]
     return numbered
-
-
-def _check(foreground_probability: NDArray[Any], distance: NDArray[Any] | None) -> None:
-    if not isinstance(foreground_probability, np.ndarray) or foreground_probability.dtype.kind not in "fbiu":
-        raise InputError("foreground_probability is not an array of numbers; pass the network's foreground channel.")
-    if foreground_probability.ndim != 2 or foreground_probability.size == 0:
-        raise InputError(
-            f"foreground_probability has the shape {foreground_probability.shape}; allowed is (rows, columns). "
-            "Of probabilities (classes, rows, columns) pass the channel of the foreground, usually [1]."
-        )
-    if np.isnan(foreground_probability.min()):
-        raise InputError("foreground_probability holds NaN; a network whose training came to nonsense gives that.")
-    if distance is not None and np.isnan(np.min(distance)):
-        raise InputError("distance holds NaN; a network whose training came to nonsense gives that.")
-    if distance is not None and distance.shape != foreground_probability.shape:
-        raise InputError(
-            f"distance has the shape {distance.shape}, foreground_probability {foreground_probability.shape}: "
-            "give both of one image."
-        )
