@@ -7,18 +7,14 @@ The image is an OME-Zarr of simulated nuclei, repeated; the network is small (wi
 not the network. Each run is a process of its own, `ubend predict`, whose peak memory is read from the system.
 """
 
-import argparse
 import os
-import resource
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import zarr
-from report import markdown_table, write_section, processor
 
 TILE = 1024
 

@@ -53,6 +53,7 @@ TaskKind = Annotated[
 ]
 Ignore = Annotated[int | None, typer.Option(help="The label of pixels that are not labelled.")]
 
+LARGE = "Large images (docs/large-images.md)"
 OTHER_RULES = "Single objects, other than training chose"
 
 DEMO_SCENES = {
@@ -223,13 +224,27 @@ def predict(
         ),
     ] = None,
     tile: Annotated[int | None, typer.Option(help="Rows and columns a tile may have at most.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Blocks are computed by so many processes here.", rich_help_panel=LARGE)
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Blocks are computed by this Dask scheduler's workers.", rich_help_panel=LARGE)
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what was stopped.", rich_help_panel=LARGE)
+    ] = False,
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Segment images of any size: for each STEM.tif with its labels; of single objects also tables of what they are."""
+    """Segment images of any size: for each STEM.tif with its labels; of single objects also tables of what they are.
+
+    OME-Zarr, and TIFFs that do not fit the memory, are read, computed and written block by block.
+    """
     from ubend.faces.pictures import outlined
+    from ubend.run.device import choose_device, free_memory
     from ubend.run.folders import Extras
     from ubend.run.model import load
+    from ubend.run.scale import large_images
 
     loaded = load(model, device=device)
     asked = {
@@ -238,7 +253,24 @@ def predict(
     }  # fmt: skip
     loaded.contract = _with_rules(loaded.contract, {name: value for name, value in asked.items() if value is not None})
     extras = Extras(rois=rois, geojson=geojson, paint=outlined if outlines else None)
-    failed = _predict(loaded, images, out, probabilities=probabilities, extras=extras, tile=tile, overwrite=overwrite)
+    by_others = workers is not None or scheduler is not None
+    large = large_images(
+        images, loaded.contract, free_memory(choose_device("cpu")), every=by_others or resume
+    )
+    if large and extras != Extras():
+        raise InputError(f"--rois, --geojson and --outlines are for images that fit the memory, not for {large[0].name}")
+    if by_others and not large:
+        raise InputError(f"{images} holds no Zarr and no TIFF: only these are computed by --workers and --scheduler")
+    failed = False
+    if large:
+        failed = _predict_large(
+            model, large, out, loaded.contract, workers, scheduler, probabilities=probabilities, tile=tile,
+            device=device, resume=resume, overwrite=overwrite,
+        )  # fmt: skip
+    if not large or others_than(images, large):
+        failed |= _predict(
+            loaded, images, out, without=large, probabilities=probabilities, extras=extras, tile=tile, overwrite=overwrite
+        )
     if loaded.contract.task.kind == "instances":
         console.print("Labels: 0 is background, 1 to n are the objects.")
     else:
@@ -490,6 +522,70 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
         others = "" if is_of_one_image else f", and for each image STEM{OBJECTS}"
         console.print(f"Measured the objects: {escape(str(result.table))}{others}.")
     return bool(result.failed)
+
+
+def _predict_large(
+    model: Path,
+    images: list[Path],
+    out: Path,
+    contract: "Contract",
+    workers: int | None,
+    scheduler: str | None,
+    **choices: Any,
+) -> bool:
+    """Segment images block by block, and say what came of it; returns whether an image failed."""
+    from ubend.run.scale import Progress, predict_large
+    from ubend.run.workers import engine_of
+
+    failed = False
+    with engine_of(workers, scheduler) as engine:
+        for image in images:
+            with _progress_bar() as show:
+
+                def on_progress(progress: Progress, show: Any = show, name: str = escape(image.name)) -> None:
+                    show(f"{progress.what.capitalize()}", progress.done / progress.of, name, None)
+
+                try:
+                    result = predict_large(
+                        model, image, out, engine=engine, objects=contract.objects, on_progress=on_progress, **choices
+                    )
+                except UbendError as error:
+                    if len(images) == 1:
+                        raise
+                    failed = True
+                    problems.print(f"[bold red]ubend:[/] {escape(f'skipped {image.name}: {error}')}", soft_wrap=True)
+                    continue
+            _say_large(result, contract)
+    return failed
+
+
+def _say_large(result: "LargeResult", contract: "Contract") -> None:
+    image = result.image
+    size, planes = f"{image.rows}×{image.columns}", len(image.planes)
+    level = f", level {image.level} of {len(image.levels)}" if len(image.levels) > 1 else ""
+    console.print(
+        f"{escape(image.path.name)}: {size} px{level}{f', {planes} planes' if planes > 1 else ''}; "
+        f"{_count(result.blocks, 'block')} of {result.tile[0]}×{result.tile[1]} px with their context."
+    )
+    if result.kept or result.damaged:
+        console.print(
+            f"  {_count(result.kept, 'block')} were done before, and had their checksums; {result.damaged} had not, and "
+            f"were computed again."
+        )
+    if result.missing:
+        console.print(
+            f"  {_count(result.missing, 'chunk')} of the image are not there, and count as empty: so they may be, or "
+            f"a copy broke off."
+        )
+    other = contract.pixel_size is not None and image.pixel_size is not None
+    if other and not 0.9 < image.pixel_size / contract.pixel_size < 1.1:
+        problems.print(
+            f"[bold yellow]ubend:[/] a pixel of {escape(image.path.name)} measures {image.pixel_size:g} µm, those of "
+            f"the training images {contract.pixel_size:g} µm: objects look larger or smaller than the model knows them",
+            soft_wrap=True,
+        )
+    objects = "" if result.objects is None else f", {_count(result.objects, 'object')}"
+    console.print(f"Wrote {escape(str(result.labels))}{objects}.", soft_wrap=True)
 
 
 def _with_rules(contract: "Contract", asked: dict[str, Any]) -> "Contract":

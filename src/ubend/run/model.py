@@ -36,13 +36,18 @@ class Model:
         What it was trained for.
     device : str, optional
         Where to predict: "cpu", "cuda", "mps"; without it the best there is.
+
+    Attributes
+    ----------
+    predictor : UNet
+        The same function on its device, from `network.for_prediction`.
     """
 
     def __init__(self, network: UNet, contract: Contract, *, device: str | None = None) -> None:
         self.contract = contract
         self.network = network
         with torch.random.fork_rng(devices=[]):  # the numbers of who calls us stay as they are
-            self._predictor = for_prediction(network).to(choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.predictor = for_prediction(network).to(choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def predict(
         self,
@@ -60,7 +65,7 @@ class Model:
         ndarray of float32, shape (classes, rows, columns)
         """
         return predict_probabilities(
-            self._predictor, self.contract, image, tile=tile, views=views, exact=exact, on_tile=on_tile
+            self.predictor, self.contract, image, tile=tile, views=views, exact=exact, on_tile=on_tile
         )
 
     def segment(

@@ -76,29 +76,14 @@ def predict_probabilities(
     pixels = channels_first(image, contract.network.in_channels)
     offset, gain = (value.reshape(-1, 1, 1) for value in contract.normalisation.offset_and_gain(pixels))
     device = next(network.parameters()).device
-    dtype = None if exact else mixed_precision(device)
     largest = _largest_tile(contract.network, pixels.shape[1:], device, tile)
     chosen = views or contract.views
     if chosen not in get_args(Views):
         raise InputError(f"views is {' or '.join(map(repr, get_args(Views)))}, not {chosen!r}")
 
-    @torch.inference_mode()
-    def probabilities(part: NDArray[Any]) -> NDArray[np.float32]:
-        x = torch.from_numpy((part.astype(np.float32) - offset) * gain).unsqueeze(0).to(device)
-        turns = DIHEDRAL if chosen == "dihedral" else DIHEDRAL[:1]
-        total: Tensor | None = None
-        for quarter_turns, flip in turns:
-            seen = _turned(x, quarter_turns, flip).contiguous(memory_format=torch.channels_last)
-            with autocast(device, dtype):
-                scores = network(seen)
-            p = _turned_back(_to_probabilities(scores.float(), contract), quarter_turns, flip)
-            total = p.clone() if total is None else total.add_(p)
-        assert total is not None  # there is at least one view
-        return (total[0] / len(turns)).cpu().numpy()
-
     def within_memory(part: NDArray[Any]) -> NDArray[np.float32]:
         try:
-            return probabilities(part)
+            return predict_part(network, contract, part, offset, gain, views=chosen, exact=exact)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -113,6 +98,53 @@ def predict_probabilities(
     if chosen == "rotations":
         return _mean_over_rotations(pixels, lambda part: whole(part, None), on_tile)
     return whole(pixels, on_tile)
+
+
+@torch.inference_mode()
+def predict_part(
+    network: UNet,
+    contract: Contract,
+    part: NDArray[Any],
+    offset: NDArray[np.float32],
+    gain: NDArray[np.float32],
+    *,
+    views: str | None = None,
+    exact: bool = False,
+) -> NDArray[np.float32]:
+    """Apply a network to one tile, in one view or in 8.
+
+    Parameters
+    ----------
+    network : UNet
+        From `network.for_prediction`, on its device.
+    contract : Contract
+    part : ndarray, shape (channels, rows, columns)
+        The tile with its context, in the dtype of the image; `overlap_tile.cut_tile`.
+    offset, gain : ndarray of float32, shape (channels, 1, 1)
+        Normalisation of the whole image.
+    views : {"one", "dihedral", "rotations"}, optional
+        Other views than the contract's. Of rotations, which turn the whole image, a tile is one.
+    exact : bool
+        Compute in float32 also where the device is faster in 16 bits.
+
+    Returns
+    -------
+    ndarray of float32, shape (maps, rows − 2·halo, columns − 2·halo)
+    """
+    device = next(network.parameters()).device
+    dtype = None if exact else mixed_precision(device)
+    x = torch.from_numpy((part.astype(np.float32) - offset) * gain).unsqueeze(0).to(device)
+    turns = DIHEDRAL if (views or contract.views) == "dihedral" else DIHEDRAL[:1]
+    total: Tensor | None = None
+    for quarter_turns, flip in turns:
+        seen = _turned(x, quarter_turns, flip).contiguous(memory_format=torch.channels_last)
+        with autocast(device, dtype):
+            scores = network(seen)
+        p = _turned_back(_to_probabilities(scores.float(), contract), quarter_turns, flip)
+        total = p.clone() if total is None else total.add_(p)
+    assert total is not None  # there is at least one view
+    found: NDArray[np.float32] = (total[0] / len(turns)).cpu().numpy()
+    return found
 
 
 def predict_labels(

@@ -14,15 +14,15 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import zarr
-from zarr.codecs import ZstdCodec
 from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
 
 from ubend import __version__
 from ubend.data.formats import check_writable, why_not_written, write_atomically
@@ -30,14 +30,16 @@ from ubend.data.large import LargeImage, open_large
 from ubend.data.large_results import LargeResult as ZarrResult
 from ubend.data.large_results import create_labels, create_probabilities
 from ubend.data.large_tiff import write_large_tiff
+from ubend.data.large_zarr import is_zarr
 from ubend.data.tables import write_table
 from ubend.errors import FileError, InputError, UbendError
 from ubend.method.geometry import Span, mirror, tile_spans
-from ubend.method.large_objects import measure_objects_in_blocks, objects_in_blocks
+from ubend.method.large_objects import objects_in_blocks
+from ubend.method.measurements import measure_objects_in_blocks
 from ubend.run.contract import Contract, channels_first
-from ubend.run.device import choose_device
+from ubend.run.device import choose_device, kept_memory
 from ubend.run.model import FILE_NAME, load
-from ubend.run.prediction import largest_tile, predict_labels, predict_part
+from ubend.run.prediction import _largest_tile, predict_labels, predict_part
 
 OBJECTS_BLOCK = 2048
 """Rows and columns in which single objects are found at a time."""
@@ -152,7 +154,7 @@ Engine = Callable[[Work, Sequence[Block], Callable[[Block, str], None]], None]
 """Computes blocks, in any order, and tells of each when it is done, with its checksum."""
 
 
-def predict_large(
+def predict_large(  # noqa: PLR0913
     model: str | Path,
     image: str | Path,
     out: str | Path,
@@ -221,8 +223,8 @@ def predict_large(
     with _unfinished(names.unfinished, resume=resume) as folder:
         samples = [_sample(opened, plane, contract) for plane in opened.planes]
         known = _read_job(folder)
-        side = known["tile"] if known and tile is None else largest_tile(
-            contract.network, (opened.rows, opened.columns), choose_device(device), tile, memory=memory
+        side = known["tile"] if known and tile is None else _largest_tile(
+            contract.network, (opened.rows, opened.columns), choose_device(device), tile
         )  # fmt: skip
         blocks = _blocks(opened, side, contract.network.depth)
         _same_job(folder, known, _job(model, opened, samples, side, contract, probabilities=probabilities, exact=exact))
@@ -248,27 +250,48 @@ def predict_large(
     )  # fmt: skip
 
 
-def is_large(path: str | Path, contract: Contract, memory: int) -> bool:
-    """Whether an image is one for `predict_large`: a Zarr, or a TIFF whose results would not fit half the memory.
+def large_images(images: str | Path, contract: Contract, memory: int, *, every: bool = False) -> list[Path]:
+    """List those of some images that go block by block.
 
     Parameters
     ----------
-    path : path
+    images : path
+        A folder of images, a Zarr, or an image file.
     contract : Contract
         Of the model.
     memory : int
-        Bytes.
+        Bytes that may be taken: a TIFF that would need more than half of them for its pixels and results is large.
+    every : bool
+        Whether all TIFFs are; a Zarr always is.
+
+    Returns
+    -------
+    list of Path
     """
-    path = Path(path)
-    if path.is_dir():
-        return True
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return False
-    image = open_large(path)
+    images = Path(images)
+    if is_zarr(images) or images.is_file():
+        found = [images]
+    else:
+        found = [path for path in sorted(images.glob("*")) if not path.name.startswith(".")]
+
+    def is_large(path: Path) -> bool:
+        tiff = path.suffix.lower() in (".tif", ".tiff")
+        return is_zarr(path) or (tiff and (every or _needed(path, contract) > memory / 2))
+
+    return [path for path in found if is_large(path)]
+
+
+def _needed(path: Path, contract: Contract) -> int:
+    """Bytes that the pixels of one plane take, read and normalised, with probabilities and labels."""
+    try:
+        image = open_large(path)
+    except FileError:
+        return 0  # it is named with the reason when it is read
     a_pixel = image.channels * (image.dtype.itemsize + 4) + 4 * contract.network.classes + BYTES_OF_LABELS
-    return image.rows * image.columns * a_pixel > memory / 2
+    return image.rows * image.columns * a_pixel
 
 
+@kept_memory
 def in_this_process(work: Work, blocks: Sequence[Block], done: Callable[[Block, str], None]) -> None:
     """Compute blocks one after the other."""
     for block in blocks:
@@ -336,8 +359,8 @@ def _sample(image: LargeImage, plane: tuple[int, ...], contract: Contract) -> ND
 def _check_views(contract: Contract) -> None:
     if contract.views == "rotations":
         raise InputError(
-            "this model averages rotations of the whole image (views = \"rotations\"), for which it must fit the memory; "
-            "a model trained with views = \"dihedral\" takes images of any size"
+            'this model averages rotations of the whole image (views = "rotations"), for which it must fit the memory; '
+            'a model trained with views = "dihedral" takes images of any size'
         )
 
 
@@ -513,9 +536,7 @@ class _Plane:
         self.array[(*self.place, *index)] = values
 
 
-def _find_objects(
-    store: _Store, image: LargeImage, contract: Contract, tell: Callable[[Progress], None]
-) -> list[int]:
+def _find_objects(store: _Store, image: LargeImage, contract: Contract, tell: Callable[[Progress], None]) -> list[int]:
     """Find the single objects of each plane; return how many there are."""
     found = []
     maps = store.maps
@@ -534,23 +555,26 @@ def _find_objects(
 def _write_results(
     store: _Store, names: "_Names", contract: Contract, found: Sequence[int], tell: Callable[[Progress], None]
 ) -> None:
-    """Write labels, probabilities and tables under their own names; the labels last, whose presence says that all is there."""
+    """Write tables, probabilities and, last, the labels under their own names."""
     image = names.image
-    for plane, (table, objects) in enumerate(zip(names.tables, found, strict=True)):
+    for plane, (place, table) in enumerate(zip(image.planes, names.tables, strict=False)):
         tell(Progress("table", plane, len(names.tables)))
-        labels = _Plane(store.labels, (plane,))
-        place = image.planes[plane]
-        channels = contract.network.in_channels
-
-        def read(rows: slice, columns: slice, place: tuple[int, ...] = place) -> NDArray[Any]:
-            return image.read(place, rows, columns)[:channels]
-
-        measured = measure_objects_in_blocks(labels, read, objects, pixel_size=image.pixel_size)
+        measured = measure_objects_in_blocks(
+            _Plane(store.labels, (plane,)), partial(_read_channels, image, place, contract.network.in_channels),
+            pixel_size=image.pixel_size, block=OBJECTS_BLOCK,
+        )  # fmt: skip
         write_table(table, measured.columns(), overwrite=True)
     if names.probabilities is not None:
         _write_planes(names.probabilities, image, store.maps, "probabilities", None, tell)
     most = max(found, default=0) if names.counts_objects else max(contract.task.values)
     _write_planes(names.labels, image, store.labels, "labels", most, tell)
+
+
+def _read_channels(
+    image: LargeImage, plane: tuple[int, ...], channels: int, rows: slice, columns: slice
+) -> NDArray[Any]:
+    """Read the channels that the model takes: of a gray image that was saved as colour the first."""
+    return image.read(plane, rows, columns)[:channels]
 
 
 def _write_planes(
@@ -565,7 +589,7 @@ def _write_planes(
     if most is None:
         result: ZarrResult = create_probabilities(path, image, array.shape[1], overwrite=True)
     else:
-        result = create_labels(path, image, dtype=np.uint32 if array.dtype == np.uint32 else array.dtype, overwrite=True)
+        result = create_labels(path, image, dtype=array.dtype, overwrite=True)
     step = OBJECTS_BLOCK // result.chunk[0] * result.chunk[0] or result.chunk[0]
     places = [
         (plane, row, column)
