@@ -3,18 +3,23 @@
     python benchmarks/scale.py                      5,000² and 10,000², then workers
     python benchmarks/scale.py --sizes 5000 10000 20000
 
-The image is an OME-Zarr of simulated nuclei, repeated; the network is small (width 8, depth 3), since what is measured is
-not the network. Each run is a process of its own, `ubend predict`, whose peak memory is read from the system.
+The image is an OME-Zarr of simulated nuclei, repeated. The network is small (width 8, depth 3, one view): what is
+measured is not the network. Each run is a process of its own, `ubend predict`, whose peak memory the system tells.
 """
 
+import argparse
+import hashlib
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import zarr
+from report import machine, markdown_table, write_section
 
 TILE = 1024
 
@@ -58,16 +63,114 @@ def model(path: Path) -> None:
     train(images, labels, recipe=recipe, steps=300, task="instances").save(path)
 
 
-def predict(folder: Path, image: Path, out: str, *options: str) -> tuple[float, int, str]:
-    """Run `ubend predict` in a process of its own: seconds, peak bytes of the process, what it printed."""
+def predict(folder: Path, image: Path, out: str, *options: str, kill_one: bool = False) -> tuple[float, int, str]:
+    """Run `ubend predict` in a process of its own; return seconds, peak bytes of it or a worker, and its words."""
     command = [sys.executable, "-m", "ubend", "predict", str(folder / "model.safetensors"), str(image)]
-    before = time.perf_counter()
-    process = subprocess.Popen(
-        [*command, "--out", str(folder / out), *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    said = process.stdout.read() if process.stdout else ""
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    log = folder / f"{out}.log"
+    began = time.perf_counter()
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, "--out", str(folder / out), *options], stdout=file, stderr=subprocess.STDOUT
+        )
+        peak = 0
+        while process.poll() is None:
+            family = [process.pid, *descendants(process.pid)]
+            peak = max(peak, *(peak_bytes(pid) for pid in family))
+            done = folder / out / f"{image.name.split('.')[0]}.unfinished" / "blocks.jsonl"
+            if kill_one and done.exists() and len(done.read_text().splitlines()) >= 3:
+                workers = [pid for pid in family if b"spawn_main" in command_line(pid)]
+                os.kill(workers[0], signal.SIGKILL)
+                kill_one = False
+            time.sleep(0.05)
     if process.returncode:
-        sys.exit(said)
-    return time.perf_counter() - before, used.ru_maxrss * 1024, said
+        sys.exit(log.read_text())
+    return time.perf_counter() - began, peak, log.read_text()
+
+
+def descendants(pid: int) -> list[int]:
+    try:
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return [*children, *(pid for child in children for pid in descendants(child))]
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def peak_bytes(pid: int) -> int:
+    """Largest memory that a process has held so far."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return 0
+
+
+def fingerprint(result: Path) -> str:
+    array = zarr.open_array(result / "labels" / "ubend" / "0", mode="r")
+    digest = hashlib.sha256()
+    for row in range(0, array.shape[0], 1024):
+        digest.update(np.asarray(array[row : row + 1024]).tobytes())
+    return digest.hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[5000, 10000])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--workers-size", type=int, default=3000, help="rows and columns for the workers")
+    parser.add_argument("--memory", default="2GB")
+    parser.add_argument("--folder", type=Path, help="where to work; without it a temporary one")
+    parser.add_argument("--no-report", action="store_true")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as temporary:
+        folder = Path(temporary)
+        model(folder / "model.safetensors")
+        growth, first = [], 0.0
+        for side in chosen.sizes:
+            image = folder / f"image{side}.ome.zarr"
+            simulated(image, side)
+            seconds, peak, said = predict(folder, image, f"out{side}", "--memory", chosen.memory)
+            each = seconds / (side / 1000) ** 2
+            first = first or each
+            objects = said.split(", ")[-1].split(" object")[0]
+            growth.append([f"{side}×{side}", f"{seconds:.0f} s", f"{each:.2f} s ({each / first:.2f})",
+                           f"{peak / 1e9:.2f} GB", objects])  # fmt: skip
+            print(growth[-1], flush=True)
+        side = chosen.workers_size
+        image = folder / f"image{side}.ome.zarr"
+        if not image.exists():
+            simulated(image, side)
+        runs = [("this process", []), *((f"{n} workers", ["--workers", str(n)]) for n in chosen.workers)]
+        shared, expected = [], ""
+        for name, options in [*runs, ("2 workers, one killed", ["--workers", "2"])]:
+            out = name.replace(" ", "_").replace(",", "")
+            options = [*options, "--tile", "572"]
+            seconds, _, _ = predict(folder, image, out, *options, kill_one="killed" in name)
+            found = fingerprint(folder / out / image.name)
+            expected = expected or found
+            same = "the same" if found == expected else "**another**"
+            shared.append([name, f"{seconds:.0f} s", same, found[:12]])
+            print(shared[-1], flush=True)
+    if chosen.no_report:
+        return
+    cores = len(os.sched_getaffinity(0))
+    write_section(
+        "scale",
+        f"`ubend predict --memory {chosen.memory}` of an OME-Zarr of simulated nuclei; width 8, depth 3, one view. "
+        "Memory is the peak of the process.\n\n"
+        + markdown_table(["image", "time", "a megapixel (ratio)", "memory", "objects"], growth)
+        + f"\n\n{side}×{side} in tiles of 572, computed by processes of one thread each, on {cores} cores; the time "
+        "holds starting them. Labels are compared by their SHA-256.\n\n"
+        + markdown_table(["computed by", "time", "labels", "SHA-256"], shared)
+        + f"\n\n{machine()}\n\nCommand: `python benchmarks/scale.py --sizes {' '.join(map(str, chosen.sizes))}`",
+    )
+
+
+if __name__ == "__main__":
+    main()
