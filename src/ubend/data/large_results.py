@@ -7,11 +7,10 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numcodecs
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike, NDArray
@@ -163,7 +162,7 @@ class LargeResult:
         whole = whole and (bottom % height == 0 or bottom == rows) and (right % width == 0 or right == columns)
         if not whole or row < 0 or column < 0 or bottom > rows or right > columns:
             raise InputError(
-                f"A block is made of whole chunks of {height} × {width} within {rows} × {columns}; this covers rows {row}"
+                f"A block is made of whole chunks of {height} × {width} within {rows} × {columns}; this takes rows {row}"
                 f" to {bottom} and columns {column} to {right}."
             )
         target[..., row:bottom, column:right] = block
@@ -429,7 +428,7 @@ def _make_room(path: Path, like: LargeImage, *, overwrite: bool) -> None:
     here, image = path.resolve(), like.folder.resolve()
     if here == image or here in image.parents or any(is_zarr(parent) for parent in here.parents):
         raise FileError(
-            f"{path} is the image {like.path}, holds it, or lies in a Zarr: results go into a Zarr of their own, for example"
+            f"{path} is the image {like.path}, holds it, or lies in a Zarr: results go into a Zarr of their own, say"
             f" {like.path.absolute().parent / (like.name + '_labels.zarr')}."
         )
     existing_folder(path.parent)
@@ -465,8 +464,8 @@ def _new_array(
     shared: dict[str, Any] = {"shape": shape, "chunks": chunks, "dtype": dtype, "fill_value": 0, "overwrite": True}
     shared |= {"attributes": attributes, "config": {"write_empty_chunks": True}}
     if zarr_format == 2:
-        codec = numcodecs.Blosc("zstd", clevel=3, shuffle=numcodecs.Blosc.SHUFFLE)
-        slashes = {"name": "v2", "separator": "/"}
+        codec: dict[str, Any] = {"id": "blosc", "cname": "zstd", "clevel": 3, "shuffle": 1}
+        slashes: dict[str, Any] = {"name": "v2", "separator": "/"}
         return zarr.create_array(path, zarr_format=2, compressors=codec, chunk_key_encoding=slashes, **shared)
     packed = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=dtype.itemsize)
     names = [axis.name for axis in axes]
@@ -480,8 +479,11 @@ def _write_group(path: Path, zarr_format: int, attributes: dict[str, Any]) -> No
     else:
         files = {"zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": attributes}}
     for name, content in files.items():
-        text = json.dumps(content, indent=2)
-        write_atomically(path / name, lambda part, text=text: part.write_text(text, encoding="utf-8"), overwrite=True)
+        write_atomically(path / name, partial(_write_json, content), overwrite=True)
+
+
+def _write_json(content: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 @contextmanager

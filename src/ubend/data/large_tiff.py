@@ -234,8 +234,8 @@ class TiffRegions:
         except UNREADABLE as error:
             what = "tile" if self._layout.tiled else "strip"
             raise FileError(
-                f"Cannot read {self._path}: its {what} {number} of page {page.number} is damaged ({reason_of(error)}); copy"
-                " it again from where the image came from."
+                f"Cannot read {self._path}: its {what} {number} of page {page.number} is damaged ({reason_of(error)});"
+                " copy it again from where the image came from."
             ) from error
 
     def _without_alpha(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
