@@ -1,9 +1,9 @@
 """Images larger than memory: regions of every kind of file are what the whole is."""
 
 import json
-import os
 import pickle
 import tracemalloc
+from io import BytesIO
 
 import cloudpickle
 import numpy as np
@@ -12,6 +12,7 @@ import tifffile
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from ubend.data.formats import read_images
 from ubend.data.large import open_large
@@ -213,30 +214,28 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("tiffs")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+KINDS_OF_TIFF = [
+    ("YX", {}),
+    ("ZYX", {}),
+    ("CYX", {}),
+    ("TZCYX", {"ome": True}),
+    ("ZTYX", {"ome": True}),
+    ("YXS", {}),
+    ("SYX", {"planarconfig": "separate"}),
+    ("ZYXS", {}),
+]
+
+
 @pytest.mark.parametrize(
-    ("axes", "kind"),
-    [
-        ("YX", {}),
-        ("ZYX", {"imagej": True}),
-        ("TZCYX", {"imagej": True}),
-        ("ZYX", {}),
-        ("CYX", {}),
-        ("TZCYX", {"ome": True}),
-        ("ZTYX", {"ome": True}),
-        ("YXS", {}),
-        ("SYX", {"planarconfig": "separate"}),
-        ("ZYXS", {}),
-    ],
+    ("layout", "axes", "kind"),
+    [(layout, *kind) for layout in LAYOUTS for kind in KINDS_OF_TIFF]
+    + [("plain", "ZYX", {"imagej": True}), ("one packed strip", "TZCYX", {"imagej": True})],
 )
 def test_a_tiff_is_what_read_images_reads(tmp_path, layout, axes, kind):
-    if "imagej" in kind and layout not in ("plain", "one packed strip"):
-        pytest.skip("ImageJ writes no such file")
     length = {"T": 2, "Z": 3, "C": 2, "Y": 45, "X": 50, "S": 3}
     pixels = random([length[axis] for axis in axes], "uint8" if "S" in axes else "uint16")
     options = {"photometric": "rgb" if "S" in axes else "minisblack", "metadata": {"axes": axes}, **kind}
-    layout = LAYOUTS[layout] if "imagej" not in kind or "byteorder" not in LAYOUTS[layout] else {}
-    tifffile.imwrite(tmp_path / "a.tif", pixels, **options, **layout)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options, **LAYOUTS[layout])
     image, pictures = open_large(tmp_path / "a.tif"), read_images(tmp_path / "a.tif")
     assert image.axes == axes.lower()
     assert len(image.planes) == len(pictures)
@@ -314,10 +313,6 @@ def test_an_alpha_channel_that_changes_once_is_no_guess(tmp_path):
 
 def lzw(values):
     """Pack with libtiff's LZW."""
-    from io import BytesIO
-
-    from PIL import Image
-
     buffer = BytesIO()
     rows = values.view(np.uint8).reshape(values.shape[0], -1)
     Image.fromarray(rows).save(buffer, format="TIFF", compression="tiff_lzw", strip_size=2**30)
@@ -326,13 +321,12 @@ def lzw(values):
     return buffer.getvalue()[at : at + count]
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "<u2", "float32"])
-@pytest.mark.parametrize("predictor", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "predictor"), [("uint8", False), ("uint8", True), ("<u2", False), ("<u2", True), ("float32", False)]
+)
 @pytest.mark.parametrize("tiled", [False, True])
 def test_lzw_needs_no_other_package(tmp_path, dtype, predictor, tiled):
     """tifffile cannot pack LZW here: the file is written as if packed, with the tags changed afterwards."""
-    if predictor and dtype == "float32":
-        pytest.skip("differences are of integers")
     pixels = random((45, 64), dtype)
     size = (16, 32) if tiled else (16, 64)
     pieces, stored = [], pixels.copy()
@@ -388,7 +382,7 @@ def zarr_with_odd_chunks(folder):
 
 
 def sharded(folder):
-    zarr.create_array(folder / "sharded.zarr", data=random((61, 45)), chunks=(8, 4), shards=(16, 20))
+    zarr.create_array(folder / "sharded.zarr", data=random((61, 45)), chunks=(16, 20), shards=(32, 40))
     return folder / "sharded.zarr"
 
 
@@ -447,7 +441,7 @@ def test_planes_and_steps_that_are_none(image):
 
 @pytest.mark.parametrize("kind", ["zarr", "tiff tiles", "tiff rows"])
 def test_a_region_takes_the_memory_of_a_region(tmp_path, kind):
-    shape = (6000, 8000)  # 48 MB
+    shape = (3000, 4000)  # 12 MB
     if kind == "zarr":
         path = tmp_path / "a.zarr"
         zarr.create_array(path, shape=shape, chunks=(512, 512), dtype="uint8")[:600, :600] = 7
@@ -459,8 +453,8 @@ def test_a_region_takes_the_memory_of_a_region(tmp_path, kind):
     image.read((), slice(0, 1), slice(0, 1))  # what is imported once
     tracemalloc.start()
     assert image.read((), slice(500, 700), slice(100, 400))[0, 0, 0] == 7
-    assert image.missing_chunks(()) == (188 if kind == "zarr" else 0)
-    assert tracemalloc.get_traced_memory()[1] < 4e6
+    assert image.missing_chunks(()) == (44 if kind == "zarr" else 0)
+    assert tracemalloc.get_traced_memory()[1] < 2e6
     tracemalloc.stop()
 
 
@@ -675,11 +669,3 @@ def test_a_tiff_packed_in_an_unknown_way(tmp_path, compression):
         tif.pages[0].tags["Compression"].overwrite(compression, dtype="H")
     with pytest.raises(FileError, match="needs one more package"):
         open_large(tmp_path / "a.tif")
-
-
-@pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root reads everything")
-def test_a_chunk_that_may_not_be_read(tmp_path):
-    zarr.create_array(tmp_path / "a.zarr", data=random((9, 8)))
-    (tmp_path / "a.zarr/c/0/0").chmod(0)
-    with pytest.raises(FileError, match="chunk c/0/0"):
-        whole(open_large(tmp_path / "a.zarr"))

@@ -4,14 +4,15 @@ import pytest
 
 from ubend.data.ngff import Axis, Level, in_order, multiscales_metadata, parse_multiscales
 
-ROWS, COLUMNS = Axis("y", "space", "micrometer", 0.5), Axis("x", "space", "micrometer", 0.5)
+COLUMNS = Axis("x", "space", "micrometer", 0.5)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_what_is_written_is_read(version):
     axes = (Axis("t", "time", "second", 3.0), Axis("c", "channel"), Axis("y", "space", "micrometer", 0.5, 7.0), COLUMNS)
-    found = parse_multiscales(multiscales_metadata(version, "cells", [("0", axes), ("low/1", (ROWS, COLUMNS))][:1]))
-    assert (found.version, found.datasets) == (version, (("0", axes),))
+    lower = (*axes[:2], Axis("y", "space", "micrometer", 1.0, 7.0), Axis("x", "space", "micrometer", 1.0))
+    found = parse_multiscales(multiscales_metadata(version, "cells", [("0", axes), ("low/1", lower)]))
+    assert (found.version, found.datasets) == (version, (("0", axes), ("low/1", lower)))
 
 
 def test_transformations_of_all_levels_come_after_those_of_one():

@@ -162,7 +162,7 @@ class LargeResult:
         whole = whole and (bottom % height == 0 or bottom == rows) and (right % width == 0 or right == columns)
         if not whole or row < 0 or column < 0 or bottom > rows or right > columns:
             raise InputError(
-                f"A block is made of whole chunks of {height} × {width} within {rows} × {columns}; this takes rows {row}"
+                f"A block is whole chunks of {height} × {width} within {rows} × {columns}; this takes rows {row}"
                 f" to {bottom} and columns {column} to {right}."
             )
         target[..., row:bottom, column:right] = block
