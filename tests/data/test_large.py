@@ -404,7 +404,7 @@ def image(request, folder):
 SLICES = st.builds(slice, st.none() | st.integers(-70, 70), st.none() | st.integers(-70, 70))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(rows=SLICES, columns=SLICES, number=st.integers(0, 5))
 def test_a_region_is_that_part_of_the_whole(image, rows, columns, number):
     plane = image.planes[number % len(image.planes)]
@@ -413,7 +413,7 @@ def test_a_region_is_that_part_of_the_whole(image, rows, columns, number):
     assert found.dtype == image.dtype
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(step=st.integers(1, 70), small=st.booleans())
 def test_strided_is_strided(image, step, small):
     with pytest.MonkeyPatch.context() as patch:
