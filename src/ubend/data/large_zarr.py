@@ -144,7 +144,7 @@ def open_zarr_array(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
     if node is None or node[0] != "array":
         raise FileError(f"There is no Zarr array {path}.")
     try:
-        return zarr.open_array(path, mode=mode, zarr_format=node[1], config={"write_empty_chunks": True})
+        return zarr.open_array(path, mode=mode, zarr_format=node[1]).with_config({"write_empty_chunks": True})
     except PermissionError as error:
         raise FileError(f"Cannot read {path}: permission denied.") from error
     except UNREADABLE as error:
