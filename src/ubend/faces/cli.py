@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ubend.run.evaluation import Evaluation
     from ubend.run.folds import FoldsState
     from ubend.run.model import Model
+    from ubend.run.scale import LargeResult
     from ubend.run.training import Progress as TrainingProgress
 
 app = typer.Typer(
@@ -244,7 +245,7 @@ def predict(
     from ubend.run.device import choose_device, free_memory
     from ubend.run.folders import Extras
     from ubend.run.model import load
-    from ubend.run.scale import large_images
+    from ubend.run.scale import has_others, large_images
 
     loaded = load(model, device=device)
     asked = {
@@ -254,11 +255,11 @@ def predict(
     loaded.contract = _with_rules(loaded.contract, {name: value for name, value in asked.items() if value is not None})
     extras = Extras(rois=rois, geojson=geojson, paint=outlined if outlines else None)
     by_others = workers is not None or scheduler is not None
-    large = large_images(
-        images, loaded.contract, free_memory(choose_device("cpu")), every=by_others or resume
-    )
+    large = large_images(images, loaded.contract, free_memory(choose_device("cpu")), every=by_others or resume)
     if large and extras != Extras():
-        raise InputError(f"--rois, --geojson and --outlines are for images that fit the memory, not for {large[0].name}")
+        raise InputError(
+            f"--rois, --geojson and --outlines are for images that fit the memory, not for {large[0].name}"
+        )
     if by_others and not large:
         raise InputError(f"{images} holds no Zarr and no TIFF: only these are computed by --workers and --scheduler")
     failed = False
@@ -267,10 +268,11 @@ def predict(
             model, large, out, loaded.contract, workers, scheduler, probabilities=probabilities, tile=tile,
             device=device, resume=resume, overwrite=overwrite,
         )  # fmt: skip
-    if not large or others_than(images, large):
+    if not large or has_others(images, large):
         failed |= _predict(
-            loaded, images, out, without=large, probabilities=probabilities, extras=extras, tile=tile, overwrite=overwrite
-        )
+            loaded, images, out, without=large, probabilities=probabilities, extras=extras, tile=tile,
+            overwrite=overwrite,
+        )  # fmt: skip
     if loaded.contract.task.kind == "instances":
         console.print("Labels: 0 is background, 1 to n are the objects.")
     else:
@@ -569,19 +571,19 @@ def _say_large(result: "LargeResult", contract: "Contract") -> None:
     )
     if result.kept or result.damaged:
         console.print(
-            f"  {_count(result.kept, 'block')} were done before, and had their checksums; {result.damaged} had not, and "
-            f"were computed again."
+            f"  {_count(result.kept, 'block')} were done before, and had their checksums; {result.damaged} had not: "
+            f"computed again."
         )
     if result.missing:
         console.print(
             f"  {_count(result.missing, 'chunk')} of the image are not there, and count as empty: so they may be, or "
             f"a copy broke off."
         )
-    other = contract.pixel_size is not None and image.pixel_size is not None
-    if other and not 0.9 < image.pixel_size / contract.pixel_size < 1.1:
+    own, trained = image.pixel_size, contract.pixel_size
+    if own is not None and trained is not None and not 0.9 < own / trained < 1.1:
         problems.print(
-            f"[bold yellow]ubend:[/] a pixel of {escape(image.path.name)} measures {image.pixel_size:g} µm, those of "
-            f"the training images {contract.pixel_size:g} µm: objects look larger or smaller than the model knows them",
+            f"[bold yellow]ubend:[/] a pixel of {escape(image.path.name)} measures {own:g} µm, those of the "
+            f"training images {trained:g} µm: objects look larger or smaller than the model knows them",
             soft_wrap=True,
         )
     objects = "" if result.objects is None else f", {_count(result.objects, 'object')}"

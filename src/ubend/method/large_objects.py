@@ -295,7 +295,7 @@ class _Background:
             there, places = np.unique(np.maximum(seam, 0), return_inverse=True)
             places = places.reshape(seam.shape) + (1 if there[0] > 0 else 0)
             self._note(there[there > 0], np.maximum(-seam, 0).astype(np.int32), places)
-        self._open += [numbers[within(edge, window)].ravel() for edge in border_lines(window, self._shape)]
+        self._open += [np.unique(numbers[within(line, window)]) for line in border_lines(window, self._shape)]
         self._count += found
 
     def _note(self, numbers: NDArray[np.int64], labels: _Labels, places: NDArray[Any]) -> None:

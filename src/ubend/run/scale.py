@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from ubend import __version__
-from ubend.data.formats import check_writable, why_not_written, write_atomically
+from ubend.data.formats import check_writable, image_files, why_not_written, write_atomically
 from ubend.data.large import LargeImage, open_large
 from ubend.data.large_results import LargeResult as ZarrResult
 from ubend.data.large_results import create_labels, create_probabilities
@@ -133,6 +133,8 @@ class LargeResult:
     blocks, kept, damaged : int
         Blocks in all; of a stopped job that were there and right; and that were there and did not have their checksum,
         so that they were computed again.
+    missing : int
+        Chunks of the image that its file does not hold; they count as empty.
     tile : tuple of int
         Rows and columns that entered the network at a time.
     image : LargeImage
@@ -145,6 +147,7 @@ class LargeResult:
     blocks: int
     kept: int
     damaged: int
+    missing: int
     tile: tuple[int, int]
     image: LargeImage
 
@@ -245,9 +248,17 @@ def predict_large(  # noqa: PLR0913
         found = _find_objects(store, opened, contract, tell) if names.counts_objects else []
         _write_results(store, names, contract, found, tell)
     return LargeResult(
-        names.labels, names.probabilities, tuple(names.tables), sum(found) if names.counts_objects else None,
-        len(blocks), len(done), damaged, (blocks[0].rows.size, blocks[0].columns.size), opened,
-    )  # fmt: skip
+        labels=names.labels,
+        probabilities=names.probabilities,
+        tables=tuple(names.tables),
+        objects=sum(found) if names.counts_objects else None,
+        blocks=len(blocks),
+        kept=len(done),
+        damaged=damaged,
+        missing=sum(map(opened.missing_chunks, opened.planes)),
+        tile=(blocks[0].rows.size, blocks[0].columns.size),
+        image=opened,
+    )
 
 
 def large_images(images: str | Path, contract: Contract, memory: int, *, every: bool = False) -> list[Path]:
@@ -269,9 +280,8 @@ def large_images(images: str | Path, contract: Contract, memory: int, *, every: 
     list of Path
     """
     images = Path(images)
-    if is_zarr(images) or images.is_file():
-        found = [images]
-    else:
+    found = [images]
+    if is_folder_of_images(images):
         found = [path for path in sorted(images.glob("*")) if not path.name.startswith(".")]
 
     def is_large(path: Path) -> bool:
@@ -279,6 +289,16 @@ def large_images(images: str | Path, contract: Contract, memory: int, *, every: 
         return is_zarr(path) or (tiff and (every or _needed(path, contract) > memory / 2))
 
     return [path for path in found if is_large(path)]
+
+
+def is_folder_of_images(images: str | Path) -> bool:
+    """Whether a path is a folder, and no Zarr, which is one image."""
+    return Path(images).is_dir() and not is_zarr(Path(images))
+
+
+def has_others(images: str | Path, large: Sequence[Path]) -> bool:
+    """Whether a folder holds images beside the large ones."""
+    return is_folder_of_images(images) and bool(set(image_files(images)) - set(large))
 
 
 def _needed(path: Path, contract: Contract) -> int:
@@ -453,7 +473,9 @@ class _Store:
                 folder / "maps.zarr", shape=(planes, maps, *shape), chunks=(1, maps, *tile), dtype="float32",
                 compressors=FAST,
             )  # fmt: skip
-        dtype = np.dtype(np.uint32) if counts_objects else predict_labels(contract, np.zeros((2, 1, 1))).dtype
+        dtype = (
+            np.dtype(np.uint32) if counts_objects else predict_labels(contract, np.zeros((2, 1, 1), np.float32)).dtype
+        )
         chunk = tuple(min(LABELS_CHUNK, length) for length in shape) if counts_objects else tile
         zarr.create_array(
             folder / "labels.zarr", shape=(planes, *shape), chunks=(1, *chunk), dtype=dtype, compressors=FAST
@@ -527,7 +549,8 @@ class _Plane:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.array.dtype)
+        dtype: np.dtype[Any] = self.array.dtype
+        return dtype
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         return np.asarray(self.array[(*self.place, *index)])
@@ -617,8 +640,16 @@ def _work(
 ) -> Work:
     normalised = [contract.normalisation.of_sample(sample) for sample in samples]
     offsets, gains = (tuple(tuple(map(float, pair[k])) for pair in normalised) for k in (0, 1))
-    paths = (str(Path(path).absolute()) for path in (model, image, folder))
-    return Work(*paths, contract.pixel_size, offsets, gains, exact, device)
+    return Work(
+        model=str(model.absolute()),
+        image=str(Path(image).absolute()),
+        folder=str(folder.absolute()),
+        pixel_size=contract.pixel_size,
+        offsets=offsets,
+        gains=gains,
+        exact=exact,
+        device=device,
+    )
 
 
 def _job(
