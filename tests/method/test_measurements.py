@@ -1,7 +1,10 @@
 """Measurements against skimage.measure.regionprops, and by hand."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -9,7 +12,7 @@ from skimage.measure import regionprops
 
 from ubend.errors import InputError
 from ubend.method import measurements
-from ubend.method.measurements import measure_objects
+from ubend.method.measurements import measure_objects, measure_objects_in_blocks
 
 LABELS = np.array(
     [
@@ -117,3 +120,45 @@ def test_a_disc_far_from_the_origin_stays_round():
 def test_what_cannot_be_measured(labels, image, pixel_size, message):
     with pytest.raises(InputError, match=message):
         measure_objects(labels, image, pixel_size=pixel_size)
+
+
+# in blocks
+
+
+@given(
+    arrays.arrays(np.int64, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(-1, 4)),
+    st.sampled_from([1, 3, 10**8]),
+    st.integers(1, 10),
+)
+def test_blocks_change_only_the_last_digits(labels, factor, block):
+    labels = labels * factor
+    image = np.random.default_rng(0).random((*labels.shape, 2)).astype(np.float32)
+    whole = measure_objects(labels, image, pixel_size=0.5)
+    found = measure_objects_in_blocks(
+        labels, lambda rows, columns: image[rows, columns].transpose(2, 0, 1), pixel_size=0.5, block=block
+    )
+    for field in fields(whole):
+        one, other = getattr(found, field.name), getattr(whole, field.name)
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7, err_msg=field.name)
+        assert np.asarray(one).dtype == np.asarray(other).dtype
+
+
+def test_an_object_of_all_blocks_far_from_the_origin(tmp_path):
+    rows, columns = np.ogrid[:41, :41]
+    labels = zarr.create_array(tmp_path / "labels", shape=(41, 100_041), chunks=(20, 20_000), dtype="uint32")
+    labels[:, -41:] = ((rows - 20) ** 2 + (columns - 20) ** 2 <= 400).astype(np.uint32) * 7
+    found = measure_objects_in_blocks(labels, lambda rows, columns: labels[rows, columns][None], block=20_000)
+    assert found.id.tolist() == [7]
+    assert (found.centroid_row[0], found.centroid_column[0]) == (20, 100_020)
+    assert found.eccentricity[0] < 1e-6
+    assert found.mean_intensity.tolist() == [[7]]
+    assert found.touches_border.tolist() == [True]
+
+
+def test_no_image_no_intensities():
+    assert measure_objects_in_blocks(LABELS, block=2).mean_intensity.shape == (2, 0)
+
+
+def test_an_image_that_is_read_with_another_shape():
+    with pytest.raises(InputError, match=r"read with the shape \(2, 2\) where the labels have \(2, 2\); give"):
+        measure_objects_in_blocks(LABELS, lambda rows, columns: LABELS[rows, columns], block=2)

@@ -10,7 +10,7 @@ blocks. The image is gone through in blocks, up to four times; what is known mea
 4. Each number is replaced by that of its object.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ubend.errors import InputError
 from ubend.method import objects as steps
-from ubend.method.blocks import ReadableArray, Window, WritableArray, blocks_of
+from ubend.method.blocks import ReadableArray, Window, WritableArray, blocks_of, border_lines, widened, within
 from ubend.method.objects import Enclosure, ObjectRules
 
 __all__ = ["objects_in_blocks"]
@@ -100,8 +100,8 @@ def objects_in_blocks(
     if (rules.gap > 0 and len(first) > 2) or (rules.fill_holes and len(first) > 1):
         object_of = _give_back(out, object_of, first, rules, windows, tell)
     if rules.clear_border:
-        edges = (object_of[np.asarray(out[edge])] for edge in _edges(windows, foreground.shape))
-        number, _ = steps.closed_up(~steps.among(len(first) - 1, edges))
+        lines = (line for window in windows for line in border_lines(window, foreground.shape))
+        number, _ = steps.closed_up(~steps.among(len(first) - 1, (object_of[np.asarray(out[line])] for line in lines)))
         object_of, first = number[object_of], np.append(first[:1], first[number > 0])
     number_of = steps.scan_order(first)[object_of].astype(np.uint32)
     for done, window in enumerate(windows, start=1):
@@ -256,8 +256,8 @@ def _give_back(
     gap = rules.gap if objects > 1 else 0
     background = _Background(shape, pieces + objects)
     for done, window in enumerate(windows, start=1):
-        wide = _widened(window, steps.gap_reach(gap) if gap > 0 else 0, shape)
-        inner = _within(window, wide)
+        wide = widened(window, steps.gap_reach(gap) if gap > 0 else 0, shape)
+        inner = within(window, wide)
         values = np.asarray(out[wide])
         before = object_of[np.where(values < pieces, values, 0)]  # above: the background of a block before this
         values, labels = values[inner].copy(), before[inner]
@@ -295,7 +295,7 @@ class _Background:
             there, places = np.unique(np.maximum(seam, 0), return_inverse=True)
             places = places.reshape(seam.shape) + (1 if there[0] > 0 else 0)
             self._note(there[there > 0], np.maximum(-seam, 0).astype(np.int32), places)
-        self._open += [numbers[_within(edge, window)].ravel() for edge in _edges([window], self._shape)]
+        self._open += [np.unique(numbers[within(line, window)]) for line in border_lines(window, self._shape)]
         self._count += found
 
     def _note(self, numbers: NDArray[np.int64], labels: _Labels, places: NDArray[Any]) -> None:
@@ -350,27 +350,6 @@ def _connected(count: int, pairs: list[NDArray[np.int64]]) -> tuple[NDArray[np.i
     graph = coo_array((np.ones(len(codes), np.int8), ends), shape=(count + 1, count + 1))
     groups, group_of = connected_components(graph, directed=False)
     return group_of.astype(np.int64), groups - 1
-
-
-def _edges(windows: list[Window], shape: tuple[int, ...]) -> Iterator[Window]:
-    """Give the first and last row and column of the image, in the windows."""
-    for rows, columns in windows:
-        for side in {rows.start, rows.stop - 1} & {0, shape[0] - 1}:
-            yield slice(side, side + 1), columns
-        for side in {columns.start, columns.stop - 1} & {0, shape[1] - 1}:
-            yield rows, slice(side, side + 1)
-
-
-def _widened(window: Window, margin: int, shape: tuple[int, ...]) -> Window:
-    rows, columns = (
-        slice(max(0, side.start - margin), min(side.stop + margin, n)) for side, n in zip(window, shape, strict=True)
-    )
-    return rows, columns
-
-
-def _within(inner: Window, outer: Window) -> Window:
-    rows, columns = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True))
-    return rows, columns
 
 
 @dataclass(frozen=True)

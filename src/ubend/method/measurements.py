@@ -1,10 +1,11 @@
 """What single objects measure: place, area, shape, brightness; in pixels and in micrometres.
 
-The definitions are those of `skimage.measure.regionprops`. Here all objects are measured together, in bands of rows, so
-that 100,000 objects take seconds and the memory does not grow with the image.
+The definitions are those of `skimage.measure.regionprops`. Here all objects are measured together, in bands of rows or,
+where the memory does not hold the image, in blocks: 100,000 objects take seconds and the memory does not grow with the
+image. An object may lie in any number of blocks, since all that is measured comes from sums over its pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubend.errors import InputError
+from ubend.method.blocks import ReadableArray, Window, blocks_of, border_lines, widened, within
 
-__all__ = ["Measurements", "measure_objects"]
+__all__ = ["Measurements", "measure_objects", "measure_objects_in_blocks"]
 
 _PIXELS_AT_ONCE = 2**20
 _LARGEST_TABLE = 2**24
+_NO_LABELS = "Objects are measured in a label image, integers with the axes (rows, columns); "
+_TABLE_PER_OBJECT = 16  # entries of a table of numbers that are worth the time for each object
 
 
 @dataclass(frozen=True)
@@ -120,32 +124,95 @@ def measure_objects(
     >>> found.id.tolist(), found.area.tolist(), found.centroid_column.tolist(), found.mean_intensity[:, 0].tolist()
     ([2, 7], [1, 4], [3.0, 0.5], [9.0, 2.5])
     """
-    _check(labels, image, pixel_size)
-    if labels.dtype.itemsize == 8:
-        labels = labels.astype(np.int64, copy=False)  # beside int64, uint64 would become float64 and lose digits
-    numbers = _numbers(labels)
-    ids, count = numbers.ids, len(numbers.ids)
-    channels = [] if image is None else [image[..., k] for k in range(image.shape[2])] if image.ndim == 3 else [image]
+    if not isinstance(labels, np.ndarray):
+        raise InputError(_NO_LABELS + f"got {type(labels).__name__}.")
+    _check(labels, pixel_size)
+    if image is not None and (image.ndim not in (2, 3) or image.shape[:2] != labels.shape):
+        raise InputError(
+            f"The image has the shape {image.shape}, the labels {labels.shape}: rows and columns must be the same."
+        )
+    read = None if image is None else lambda rows, columns: np.moveaxis(np.atleast_3d(image)[rows, columns], 2, 0)
+    height = max(1, _PIXELS_AT_ONCE // max(1, labels.shape[1]))
+    bands = [(slice(at, at + height), slice(0, labels.shape[1])) for at in range(0, max(1, labels.shape[0]), height)]
+    return _measure(labels, read, [widened(band, 0, labels.shape) for band in bands], pixel_size)
+
+
+def measure_objects_in_blocks(
+    labels: ReadableArray,
+    read_pixels: Callable[[slice, slice], NDArray[Any]] | None = None,
+    *,
+    pixel_size: float | None = None,
+    block: int = 1024,
+) -> Measurements:
+    """Measure every object of a label image that the memory does not hold.
+
+    The result is that of `measure_objects`, but for the last digits: sums are taken in another order. The labels are
+    read three times, the image once.
+
+    Parameters
+    ----------
+    labels : array of int, shape (rows, columns)
+        As in `measure_objects`: a NumPy or zarr array, or what gives windows of pixels as these do.
+    read_pixels : callable, optional
+        Given a slice of rows and one of columns, returns the image there, (channels, rows, columns).
+    pixel_size : float, optional
+        Micrometres per pixel.
+    block : int
+        Rows and columns that are read at a time, in pixels.
+
+    Returns
+    -------
+    Measurements
+
+    Raises
+    ------
+    InputError
+        As in `measure_objects`, or if `block` is not from 1 on.
+
+    Examples
+    --------
+    >>> labels, image = np.array([[7, 7, 0, 0], [7, 7, 0, 2]]), np.array([[[1, 2, 0, 0], [3, 4, 0, 9]]])
+    >>> found = measure_objects_in_blocks(labels, lambda rows, columns: image[:, rows, columns], block=1)
+    >>> found.id.tolist(), found.area.tolist(), found.centroid_column.tolist(), found.mean_intensity[:, 0].tolist()
+    ([2, 7], [1, 4], [3.0, 0.5], [9.0, 2.5])
+    """
+    _check(labels, pixel_size)
+    return _measure(labels, read_pixels, blocks_of(labels.shape, block), pixel_size)
+
+
+def _measure(
+    labels: ReadableArray,
+    read_pixels: Callable[[slice, slice], NDArray[Any]] | None,
+    windows: list[Window],
+    pixel_size: float | None,
+) -> Measurements:
+    numbers = _numbers(labels, windows)
+    count = len(numbers.ids)
     area, rows, columns = np.zeros(count, np.int64), np.zeros(count), np.zeros(count)
-    intensity = np.zeros((count, len(channels)))
-    for first, band in _bands(labels):
-        which, row, column = _object_pixels(band, numbers)
+    intensity = np.zeros((count, 0))
+    for window, part in _parts(labels, windows):
+        which, row, column = _object_pixels(part, numbers)
         area += np.bincount(which, minlength=count)
-        rows += np.bincount(which, weights=row + float(first), minlength=count)
-        columns += np.bincount(which, weights=column, minlength=count)
-        for k, channel in enumerate(channels):
-            values = channel[first : first + len(band)][row, column]
-            intensity[:, k] += np.bincount(which, weights=values, minlength=count)
+        rows += np.bincount(which, weights=row + float(window[0].start), minlength=count)
+        columns += np.bincount(which, weights=column + float(window[1].start), minlength=count)
+        if read_pixels is None:
+            continue
+        pixels = read_pixels(*window)
+        _check_pixels(pixels, part)
+        if intensity.shape[1] == 0:
+            intensity = np.zeros((count, len(pixels)))
+        for k, channel in enumerate(pixels):
+            intensity[:, k] += np.bincount(which, weights=channel[row, column], minlength=count)
     rows, columns = rows / area, columns / area
     return Measurements(
-        id=ids,
+        id=numbers.ids,
         centroid_row=rows,
         centroid_column=columns,
         area=area,
         equivalent_diameter=np.sqrt(4 / np.pi * area),
-        eccentricity=_eccentricity(labels, numbers, rows, columns),
+        eccentricity=_eccentricity(labels, windows, numbers, rows, columns),
         mean_intensity=intensity / area[:, None],
-        touches_border=_at_border(labels, ids),
+        touches_border=numbers.at_border,
         pixel_size=pixel_size,
     )
 
@@ -155,49 +222,71 @@ class _Numbers:
     """The labels of the objects, sorted, and a table label → place among them if the labels are small enough."""
 
     ids: NDArray[np.int64]
+    at_border: NDArray[np.bool_]
     table: NDArray[np.int32] | None
 
     def places(self, labels: NDArray[Any]) -> NDArray[np.integer[Any]]:
         return np.searchsorted(self.ids, labels) if self.table is None else self.table[labels]
 
 
-def _numbers(labels: NDArray[Any]) -> _Numbers:
-    highest = int(labels.max(initial=0))
-    if highest > max(_LARGEST_TABLE, labels.size):
-        found = [np.unique(band) for _, band in _bands(labels)]
-        ids = np.unique(np.concatenate(found))
-        return _Numbers(ids[ids > 0].astype(np.int64), None)
-    present = np.zeros(max(highest, 0) + 1, dtype=bool)
-    for _, band in _bands(labels):
-        present[band[band > 0]] = True
-    table = np.cumsum(present, dtype=np.int32) - 1
-    return _Numbers(np.flatnonzero(present), table.astype(np.int32))
+def _numbers(labels: ReadableArray, windows: list[Window]) -> _Numbers:
+    found, at_border = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for window, part in _parts(labels, windows):
+        found.append(_present(part))
+        at_border += [_present(part[within(line, window)]) for line in border_lines(window, labels.shape)]
+    ids = np.unique(np.concatenate(found))
+    highest, table = int(ids.max(initial=0)), None
+    if highest <= max(_LARGEST_TABLE, _TABLE_PER_OBJECT * len(ids)):
+        table = np.zeros(highest + 1, np.int32)
+        table[ids] = np.arange(len(ids))
+    return _Numbers(ids, np.isin(ids, np.concatenate(at_border)), table)
 
 
-def _bands(labels: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Give the first row and the rows of one part of the image after the other."""
-    height = max(1, _PIXELS_AT_ONCE // max(1, labels.shape[1]))
-    for first in range(0, labels.shape[0], height):
-        yield first, labels[first : first + height]
+def _present(part: NDArray[Any]) -> NDArray[np.int64]:
+    """List the objects of a part of the image, once each."""
+    inside = part[part > 0]
+    low, high = (int(inside.min()), int(inside.max())) if inside.size > 0 else (0, 0)
+    if high - low > max(_PIXELS_AT_ONCE, inside.size):
+        return np.unique(inside).astype(np.int64)
+    present = np.zeros(high - low + 1, dtype=bool)
+    present[inside - low] = True  # several times as fast as sorting
+    return np.flatnonzero(present) + low
+
+
+def _parts(labels: ReadableArray, windows: list[Window]) -> Iterator[tuple[Window, NDArray[Any]]]:
+    """Read one window after the other."""
+    for window in windows:
+        part = np.asarray(labels[window])
+        if part.dtype.itemsize == 8:
+            if part.max(initial=0) > np.iinfo(np.int64).max:
+                raise InputError(
+                    f"Objects have numbers up to {np.iinfo(np.int64).max}; these labels hold {part.max()}."
+                )
+            part = part.astype(np.int64, copy=False)  # beside int64, uint64 would become float64 and lose digits
+        yield window, part
 
 
 def _object_pixels(
-    band: NDArray[Any], numbers: _Numbers
+    part: NDArray[Any], numbers: _Numbers
 ) -> tuple[NDArray[np.integer[Any]], NDArray[np.intp], NDArray[np.intp]]:
-    """Return for each pixel of an object the place of the object, the row in the band, and the column."""
-    row, column = np.nonzero(band > 0)
-    return numbers.places(band[row, column]), row, column
+    """Return for each pixel of an object the place of the object, and the row and the column in the part."""
+    row, column = np.nonzero(part > 0)
+    return numbers.places(part[row, column]), row, column
 
 
 def _eccentricity(
-    labels: NDArray[Any], numbers: _Numbers, rows: NDArray[np.float64], columns: NDArray[np.float64]
+    labels: ReadableArray,
+    windows: list[Window],
+    numbers: _Numbers,
+    rows: NDArray[np.float64],
+    columns: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Take second moments about the centroids, in a second pass: about the origin they would lose their digits."""
     count = len(numbers.ids)
     moments = np.zeros((3, count))
-    for first, band in _bands(labels):
-        which, row, column = _object_pixels(band, numbers)
-        down, across = row + first - rows[which], column - columns[which]
+    for window, part in _parts(labels, windows):
+        which, row, column = _object_pixels(part, numbers)
+        down, across = row + window[0].start - rows[which], column + window[1].start - columns[which]
         for moment, weights in zip(moments, (down * down, across * across, down * across), strict=True):
             moment += np.bincount(which, weights=weights, minlength=count)
     down2, across2, both = moments
@@ -208,20 +297,16 @@ def _eccentricity(
     return eccentricity
 
 
-def _at_border(labels: NDArray[Any], ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-    edges = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]) if labels.size else labels.ravel()
-    return np.isin(ids, edges)
-
-
-def _check(labels: NDArray[Any], image: NDArray[Any] | None, pixel_size: float | None) -> None:
-    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in "iu":
-        came = f"{labels.dtype}, shape {labels.shape}" if isinstance(labels, np.ndarray) else type(labels).__name__
-        raise InputError(f"Objects are measured in a label image, integers with the axes (rows, columns); got {came}.")
-    if labels.max(initial=0) > np.iinfo(np.int64).max:
-        raise InputError(f"Objects have numbers up to {np.iinfo(np.int64).max}; these labels hold {labels.max()}.")
-    if image is not None and (image.ndim not in (2, 3) or image.shape[:2] != labels.shape):
-        raise InputError(
-            f"The image has the shape {image.shape}, the labels {labels.shape}: rows and columns must be the same."
-        )
+def _check(labels: ReadableArray, pixel_size: float | None) -> None:
+    if len(labels.shape) != 2 or np.dtype(labels.dtype).kind not in "iu":
+        raise InputError(_NO_LABELS + f"got {labels.dtype}, shape {tuple(labels.shape)}.")
     if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
         raise InputError(f"The pixel size is micrometres per pixel, above 0; got {pixel_size}.")
+
+
+def _check_pixels(pixels: NDArray[Any], part: NDArray[Any]) -> None:
+    if pixels.ndim != 3 or pixels.shape[1:] != part.shape:
+        raise InputError(
+            f"The image was read with the shape {pixels.shape} where the labels have {part.shape}; "
+            "give (channels, rows, columns)."
+        )

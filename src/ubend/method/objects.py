@@ -21,7 +21,7 @@ from skimage.measure import label as connected_pieces
 from skimage.segmentation import watershed
 
 from ubend.errors import InputError
-from ubend.method.blocks import ReadableArray, Window
+from ubend.method.blocks import ReadableArray, Window, widened, within
 from ubend.method.nearest_cells import two_nearest_cells
 
 __all__ = ["ObjectRules", "foreground_to_objects"]
@@ -321,7 +321,8 @@ def part(
     groups = list(_groups(start, stop, side))
     for group, (members, first, last) in enumerate(groups):
         group_of[members + 1] = group
-        window = _window(first, last, shape)
+        box = slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
+        window = widened(box, 1, shape)  # the nearest background of a component lies no farther away
         found_there = read(window)
         mine = np.where(group_of[np.minimum(found_there, count + 1)] == group, found_there, 0)
         if distance is None:
@@ -352,14 +353,6 @@ def _groups(
             together = max(1, np.count_nonzero(joint <= 4 * side * side))
             yield members[:together], first[together - 1], last[together - 1]
             members = members[together:]
-
-
-def _window(start: NDArray[Any], stop: NDArray[Any], shape: tuple[int, ...]) -> Window:
-    """Widen by one pixel: the nearest background of a component lies no farther away."""
-    rows, columns = (
-        slice(max(0, a - 1), min(b + 1, n)) for a, b, n in zip(start.tolist(), stop.tolist(), shape, strict=True)
-    )
-    return rows, columns
 
 
 def _depth(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -671,19 +664,16 @@ def with_gap(labels: _Labels, gap: int, inner: Window | None = None) -> _Labels:
     [[1, 1, 2, 2, 0, 0, 0]]
     """
     across, margin = _way_across(gap), gap_reach(gap)
-    rows, columns = inner or (slice(0, labels.shape[0]), slice(0, labels.shape[1]))
-    result = labels[rows, columns].copy()
+    inner = inner or (slice(0, labels.shape[0]), slice(0, labels.shape[1]))
+    rows, columns = inner
+    result = labels[inner].copy()
     for wide_rows, band_rows in _bands(rows.start, rows.stop, labels.shape[0], margin):
         for wide_columns, band_columns in _bands(columns.start, columns.stop, labels.shape[1], margin):
             d1, d2, nearest = two_nearest_cells(labels[wide_rows, wide_columns], within=across, return_labels=True)
-            band = _within(band_rows, wide_rows), _within(band_columns, wide_columns)
-            there = result[_within(band_rows, rows), _within(band_columns, columns)]
-            np.copyto(there, nearest[band], where=d1[band] + d2[band] <= across)
+            band = band_rows, band_columns
+            there = within(band, (wide_rows, wide_columns))
+            np.copyto(result[within(band, inner)], nearest[there], where=d1[there] + d2[there] <= across)
     return result
-
-
-def _within(inner: slice, outer: slice) -> slice:
-    return slice(inner.start - outer.start, inner.stop - outer.start)
 
 
 def _fill_holes(labels: _Labels) -> None:
