@@ -2,6 +2,7 @@ import csv
 import errno
 import json
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import tifffile
 
 from ubend.data import rois
 from ubend.data.annotated import find_pairs, read_pairs
-from ubend.data.formats import read_images, read_labels, read_probabilities, write_labels
+from ubend.data.formats import image_files, read_images, read_labels, read_probabilities, write_labels
 from ubend.data.rois import labels_from_drawn, read_drawn
 from ubend.errors import FileError, InputError
 from ubend.faces.pictures import outlined
 from ubend.run import folders
 from ubend.run.evaluation import evaluate_folders
 from ubend.run.folders import Extras, predict_folder
+from ubend.run.pipeline import Limit
 
 
 @pytest.fixture
@@ -31,6 +33,20 @@ def images(discs, tmp_path):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out" / "results"
+
+
+@pytest.fixture
+def many(discs, tmp_path):
+    """More images than are read ahead."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(12):
+        tifffile.imwrite(folder / f"d{number}.tif", np.roll(discs[0][number % 4], number, axis=1))
+    return folder
+
+
+def no_threads():
+    return not [thread for thread in threading.enumerate() if thread.name.startswith("ubend")]
 
 
 def names(folder):
@@ -214,6 +230,7 @@ def not_for_width(width, predict):
 @pytest.mark.parametrize("error", [InputError, FileError])
 @pytest.mark.parametrize("step", ["predict_labels", "measure_objects", "write_geojson"])
 def test_what_fails_for_one_image_leaves_none_of_its_files(step, error, images, out, finding_two, monkeypatch):
+    monkeypatch.setattr(folders, "WRITERS", 1)  # the first call is that of the first image
     calls, before = [], getattr(folders, step)
 
     def failing_first(*args, **kwargs):
@@ -271,6 +288,99 @@ def test_a_full_disk_leaves_nothing_half_written(where, images, out, model, monk
     with pytest.raises(FileError, match="no space left on the disk"):
         predict_folder(model, images, out)
     assert names(out) == []
+
+
+@pytest.mark.parametrize("writers", [1, 2])
+def test_a_disk_that_fills_up_stops_after_whole_images(writers, many, out, finding_two, monkeypatch):
+    monkeypatch.setattr(folders, "WRITERS", writers)
+    before = folders.write_labels
+
+    def full_at_the_third(path, labels, **choices):
+        if path.name == "d2.tif":
+            raise FileError("no space left on the disk") from OSError(errno.ENOSPC, "No space left on device")
+        before(path, labels, **choices)
+
+    monkeypatch.setattr(folders, "write_labels", full_at_the_third)
+    with pytest.raises(FileError, match="no space left on the disk"):
+        predict_folder(finding_two, many, out)
+    assert names(out) == ["d0.tif", "d0_objects.csv", "d1.tif", "d1_objects.csv"]
+    assert no_threads()
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_a_folder_is_segmented_as_its_images_are_one_by_one(many, tmp_path, out, instance_model, probabilities):
+    result = predict_folder(instance_model, many, out, probabilities=probabilities)
+    files = image_files(many)
+    for file in files:
+        alone = predict_folder(instance_model, file, tmp_path / "alone", probabilities=probabilities)
+        assert alone.objects == {file.stem: result.objects[file.stem]}
+    assert [path.stem for path in result.written] == list(result.objects) == [file.stem for file in files]
+    together = contents(out)
+    assert list(dict.fromkeys(row["image"] for row in table(out / "objects.csv"))) == list(result.objects)
+    del together["objects.csv"]
+    assert together == contents(tmp_path / "alone")
+    assert 0 <= result.waiting <= 1
+
+
+def test_a_broken_file_in_the_middle_of_many(many, out, finding_two):
+    for name in ("d1", "d4"):
+        (many / f"{name}.tif").write_text("no image")
+    result = predict_folder(finding_two, many, out)
+    assert [file.stem for file in result.failed] == ["d1", "d4"]
+    assert list(result.objects) == ["d0", "d2", "d3", "d5", "d6", "d7", "d8", "d9", "d10", "d11"]
+
+
+def test_pages_after_one_that_could_not_be_written_are_not(tmp_path, out, finding_two, discs, monkeypatch):
+    tifffile.imwrite(tmp_path / "film.tif", np.stack(discs[0]), photometric="minisblack")
+    before = folders.write_labels
+
+    def failing_at_the_second(path, labels, **choices):
+        if path.name == "film_0001.tif":
+            raise FileError("this page is odd")
+        before(path, labels, **choices)
+
+    monkeypatch.setattr(folders, "write_labels", failing_at_the_second)
+    result = predict_folder(finding_two, tmp_path / "film.tif", out)
+    assert result.failed == {tmp_path / "film.tif": "this page is odd"}
+    assert names(out) == ["film_0000.tif", "film_0000_objects.csv", "film_objects.csv"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError, RuntimeError])
+def test_what_stops_the_network_leaves_the_images_before_it(many, out, finding_two, monkeypatch, stop):
+    predict, calls = finding_two.predict, []
+
+    def stopped_at_the_fourth(image, **choices):
+        calls.append(image)
+        if len(calls) == 4:
+            raise stop
+        return predict(image, **choices)
+
+    monkeypatch.setattr(finding_two, "predict", stopped_at_the_fourth)
+    with pytest.raises(stop):
+        predict_folder(finding_two, many, out)
+    assert names(out) == [f"d{number}{ending}" for number in range(3) for ending in (".tif", "_objects.csv")]
+    assert no_threads()
+
+
+def test_large_images_do_not_pile_up(many, out, finding_two, monkeypatch):
+    """What is larger than the limits is read, segmented and written before the next is read."""
+    monkeypatch.setattr(folders, "AHEAD", Limit(8, 1000))
+    monkeypatch.setattr(folders, "BEHIND", Limit(8, 1000))
+    said = []
+
+    def saying(name):
+        before = getattr(folders, name)
+
+        def said_and_done(first, *args, **kwargs):
+            said.append(name)
+            return before(first, *args, **kwargs)
+
+        monkeypatch.setattr(folders, name, said_and_done)
+
+    saying("read_images")
+    saying("write_labels")
+    predict_folder(finding_two, many, out)
+    assert said == ["read_images", "write_labels"] * 12
 
 
 def test_nothing_to_segment(tmp_path, out, model):
@@ -433,6 +543,7 @@ def test_outlines_for_other_tools(images, out, finding_two):
 
 @pytest.mark.parametrize("ending", ["_rois.zip", ".geojson"])
 def test_an_image_without_objects_comes_back_as_a_label_image(images, out, instance_model, monkeypatch, ending):
+    monkeypatch.setattr(folders, "WRITERS", 1)  # in the order of the images
     found = iter([TWO, np.zeros_like(TWO)])
     monkeypatch.setattr(folders, "predict_labels", lambda _contract, _probabilities: next(found))
     predict_folder(instance_model, images, out, extras=Extras(rois=True, geojson=True))
