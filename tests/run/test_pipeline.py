@@ -113,8 +113,8 @@ def test_reading_ends_with_the_block(stop, size):
 # behind
 
 
-def put_all(jobs, *, threads=1, limit=Limit(20, 99), then=None):
-    with Behind(threads=threads, limit=limit, waiting=Waiting()) as behind:
+def put_all(jobs, *, threads=1, items=20, then=None):
+    with Behind(threads=threads, limit=Limit(items, 99), waiting=Waiting()) as behind:
         for job in jobs:
             behind.put(job)
         if then is not None:
@@ -175,12 +175,8 @@ def test_nothing_is_done_behind_a_job_that_failed(threads):
             raise
         done.append(k)
 
-    with (
-        pytest.raises(ValueError, match="full"),
-        Behind(threads=threads, limit=Limit(20, 99), waiting=Waiting()) as behind,
-    ):
-        for k in range(10):
-            behind.put(partial(job, k))
+    with pytest.raises(ValueError, match="full"):
+        put_all([partial(job, k) for k in range(10)], threads=threads)
     assert done == [0, 1]
     assert bool(cancelled) == (threads > 1)
     assert no_threads()
@@ -193,7 +189,7 @@ def test_put_raises_what_a_job_raised():
     put = []
     jobs = (put.append(k) or fail for k in range(10))
     with pytest.raises(ValueError, match="full"):
-        put_all(jobs, limit=Limit(1, 99))
+        put_all(jobs, items=1)
     assert put == [0, 1]
 
 

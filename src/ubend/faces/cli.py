@@ -55,6 +55,9 @@ Ignore = Annotated[int | None, typer.Option(help="The label of pixels that are n
 
 OTHER_RULES = "Single objects, other than training chose"
 
+FEW_IMAGES = 10
+"""Up to so many it does not matter how long the network waits for files."""
+
 DEMO_SCENES = {
     "cells": "touching cells in phase contrast",
     "membranes": "membranes as in electron microscopy",
@@ -489,6 +492,8 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
         is_of_one_image = result.table.name in {f"{name}{OBJECTS}" for name in result.objects}
         others = "" if is_of_one_image else f", and for each image STEM{OBJECTS}"
         console.print(f"Measured the objects: {escape(str(result.table))}{others}.")
+    if len(result.written) > FEW_IMAGES:
+        console.print(f"The network waited for files {result.waiting:.1%} of the time.")
     return bool(result.failed)
 
 
