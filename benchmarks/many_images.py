@@ -142,7 +142,8 @@ def main() -> None:
             "many_images",
             f"{asked.images} simulated images of nuclei, {SIDE}×{SIDE}, as PNG; a network of width {WIDTH} after "
             f"{STEPS} steps, on a CPU; a label image and a table for each. {cores} of the cores were to be used; "
-            f"medians of {asked.rounds} rounds in turns. All leave the same files, byte for byte.\n\n{table}\n\n{machine()}\n\n"
+            f"medians of {asked.rounds} rounds in turns. All leave the same files, byte for byte.\n\n"
+            f"{table}\n\n{machine()}\n\n"
             f"Command: `python benchmarks/{Path(__file__).name}`",
         )
 

@@ -3,6 +3,7 @@ import errno
 import json
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ubend.data.formats import image_files, read_images, read_labels, read_proba
 from ubend.data.rois import labels_from_drawn, read_drawn
 from ubend.errors import FileError, InputError
 from ubend.faces.pictures import outlined
+from ubend.method.resampling import resized
 from ubend.run import folders
 from ubend.run.evaluation import evaluate_folders
 from ubend.run.folders import Extras, predict_folder
@@ -396,6 +398,78 @@ def test_out_is_a_folder(images, tmp_path, model):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FileError, match="file is a file, not a folder: nothing can be written"):
         predict_folder(model, images, tmp_path / "file")
+
+
+# pixel sizes
+
+
+def with_pixel_size(path, image, size):
+    sizes = {} if size is None else {"PhysicalSizeX": size, "PhysicalSizeY": size}
+    tifffile.imwrite(path, image, metadata=sizes)
+
+
+@pytest.fixture
+def half_a_micrometre(instance_model, monkeypatch):
+    """A model of images with pixels of half a micrometre."""
+    monkeypatch.setattr(instance_model, "contract", replace(instance_model.contract, pixel_size=0.5))
+    return instance_model
+
+
+def test_images_with_other_pixels_are_told(tmp_path, out, half_a_micrometre, model, discs):
+    (tmp_path / "images").mkdir()
+    for number, size in enumerate((0.5, 0.54, 0.4, 0.7, None)):
+        with_pixel_size(tmp_path / "images" / f"{number}.ome.tif", discs[0][0], size)
+    assert predict_folder(half_a_micrometre, tmp_path / "images", out).other_sizes == {"2": 0.4, "3": 0.7}
+    assert predict_folder(model, tmp_path / "images", out, overwrite=True).other_sizes == {}
+
+
+@pytest.mark.parametrize("zoom", [2, 3])
+def test_resampled_to_the_pixels_of_the_model_and_back(tmp_path, out, half_a_micrometre, discs, zoom):
+    image = discs[0][0].repeat(zoom, 0).repeat(zoom, 1)
+    with_pixel_size(tmp_path / "fine.ome.tif", image, 0.5 / zoom)
+    result = predict_folder(half_a_micrometre, tmp_path / "fine.ome.tif", out, probabilities=True, resample=True)
+    assert result.other_sizes == {}
+    seen = resized(image[None], discs[0][0].shape, order=1)[0]
+    expected = half_a_micrometre.segment(seen)
+    found = read_images(out / "fine.tif")[0]
+    assert expected.max() > 0
+    assert found.pixel_size == pytest.approx(0.5 / zoom)
+    assert (found.pixels == expected.repeat(zoom, 0).repeat(zoom, 1)).all()
+    written = read_probabilities(out / "fine_probabilities.tif")
+    assert (written == resized(half_a_micrometre.predict(seen), image.shape, order=1)).all()
+    assert len(table(out / "fine_objects.csv")) == result.objects["fine"] == expected.max()
+
+
+def test_objects_smaller_than_a_pixel_are_not_counted(tmp_path, out, half_a_micrometre, monkeypatch):
+    labels = np.zeros((40, 60), np.uint8)
+    labels[0, 0], labels[8:20, 8:20], labels[30:38, 30:50] = 1, 2, 3
+    monkeypatch.setattr(folders, "predict_labels", lambda _contract, _probabilities: labels)
+    with_pixel_size(tmp_path / "coarse.ome.tif", np.arange(150, dtype=np.uint8).reshape(10, 15), 2.0)
+    result = predict_folder(half_a_micrometre, tmp_path / "coarse.ome.tif", out, resample=True)
+    found = read_labels(out / "coarse.tif")[0].pixels
+    assert result.objects == {"coarse": 2}
+    assert np.unique(found).tolist() == [0, 1, 2]
+    assert [row["area_px"] for row in table(out / "coarse_objects.csv")] == ["9", "10"]
+
+
+def test_the_same_pixels_are_not_resampled(tmp_path, out, half_a_micrometre, discs):
+    with_pixel_size(tmp_path / "a.ome.tif", discs[0][0], 0.5)
+    predict_folder(half_a_micrometre, tmp_path / "a.ome.tif", out / "as it is")
+    predict_folder(half_a_micrometre, tmp_path / "a.ome.tif", out / "resampled", resample=True)
+    assert contents(out / "as it is") == contents(out / "resampled")
+
+
+def test_no_resampling_without_both_pixel_sizes(images, out, instance_model, half_a_micrometre, monkeypatch):
+    with_pixel_size(images / "d.ome.tif", np.zeros((9, 9), np.uint8), 0.0005)
+    result = predict_folder(half_a_micrometre, images, out, resample=True)
+    assert "more than 10 times larger or smaller than the model's, 0.5 µm" in result.failed.pop(images / "d.ome.tif")
+    assert len(result.failed) == 2
+    for reason in result.failed.values():
+        assert "does not say its pixel size, which --resample compares with the model's 0.5 µm" in reason
+    monkeypatch.setattr(instance_model, "contract", replace(instance_model.contract, pixel_size=None))
+    with pytest.raises(InputError, match="--resample needs the pixel size of the model"):
+        predict_folder(instance_model, images, out, resample=True)
+    assert not out.exists()
 
 
 # objects

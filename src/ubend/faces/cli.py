@@ -226,6 +226,9 @@ def predict(
         ),
     ] = None,
     tile: Annotated[int | None, typer.Option(help="Rows and columns a tile may have at most.")] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Segment at the model's pixel size; results keep the image's pixels.")
+    ] = False,
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -241,7 +244,10 @@ def predict(
     }  # fmt: skip
     loaded.contract = _with_rules(loaded.contract, {name: value for name, value in asked.items() if value is not None})
     extras = Extras(rois=rois, geojson=geojson, paint=outlined if outlines else None)
-    failed = _predict(loaded, images, out, probabilities=probabilities, extras=extras, tile=tile, overwrite=overwrite)
+    failed = _predict(
+        loaded, images, out, probabilities=probabilities, extras=extras, tile=tile, resample=resample,
+        overwrite=overwrite,
+    )  # fmt: skip
     if loaded.contract.task.kind == "instances":
         console.print("Labels: 0 is background, 1 to n are the objects.")
     else:
@@ -486,6 +492,8 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
         problems.print(f"[bold red]ubend:[/] {escape(f'skipped {path.name}: {reason}')}", soft_wrap=True)
     if not result.written:
         raise FileError(f"none of the images in {images} could be segmented")
+    if result.other_sizes:
+        _warn_of_sizes(result.other_sizes, model.contract.pixel_size)
     objects = f", {sum(result.objects.values())} objects" if result.objects else ""
     console.print(f"Wrote {_count(len(result.written), 'label image')} into {escape(str(out))}{objects}.")
     if result.table is not None:
@@ -495,6 +503,17 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
     if len(result.written) > FEW_IMAGES:
         console.print(f"The network waited for files {result.waiting:.1%} of the time.")
     return bool(result.failed)
+
+
+def _warn_of_sizes(sizes: dict[str, float], trained_on: float | None) -> None:
+    """Say that objects look larger or smaller to the model than those it was trained on."""
+    low, high = (f"{size:g}" for size in (min(sizes.values()), max(sizes.values())))
+    of = low if low == high else f"{low} to {high}"
+    problems.print(
+        f"[bold yellow]ubend:[/] {_count(len(sizes), 'image')} with pixels of {of} µm, and the model was trained on "
+        f"pixels of {trained_on:g} µm: --resample segments at that size",
+        soft_wrap=True,
+    )
 
 
 def _with_rules(contract: "Contract", asked: dict[str, Any]) -> "Contract":

@@ -26,10 +26,19 @@ from ubend.data.tables import join_tables, write_table
 from ubend.errors import FileError, InputError, OutOfMemory
 from ubend.method.measurements import measure_objects
 from ubend.method.outlines import trace_outlines
+from ubend.method.resampling import resized
 from ubend.run.contract import Contract, channels_first
 from ubend.run.model import Model
 from ubend.run.pipeline import Behind, Limit, Turn, Waiting, reading_ahead
-from ubend.run.prediction import OnTile, check_tile, predict_labels
+from ubend.run.prediction import (
+    OnTile,
+    check_resampling,
+    check_tile,
+    differs_in_size,
+    labels_resized,
+    predict_labels,
+    shape_for_model,
+)
 
 LABELS = ".tif"
 PROBABILITIES = "_probabilities.tif"
@@ -83,6 +92,9 @@ class FolderResult:
         Files that could not be segmented, and why.
     waiting : float
         Share of the time, 0 to 1, in which the network waited for an image to be read or for files to be written.
+    other_sizes : dict of str to float
+        Micrometres a pixel of the images whose pixels are more than 10 % larger or smaller than those trained on, and
+        that were segmented as they are.
     """
 
     written: tuple[Path, ...]
@@ -90,6 +102,7 @@ class FolderResult:
     table: Path | None
     failed: dict[Path, str]
     waiting: float
+    other_sizes: dict[str, float]
 
 
 def predict_folder(
@@ -100,6 +113,7 @@ def predict_folder(
     probabilities: bool = False,
     extras: Extras | None = None,
     tile: int | None = None,
+    resample: bool = False,
     overwrite: bool = False,
     on_image: Callable[[int, int, str], None] | None = None,
     on_tile: OnTile | None = None,
@@ -121,6 +135,9 @@ def predict_folder(
         What else to write.
     tile : int, optional
         Rows and columns a tile may have at most.
+    resample : bool
+        Segment at the pixel size of the model, and bring labels (nearest) and probabilities (linear) back onto the
+        pixels of the image. An image that does not say its pixel size fails.
     overwrite : bool
         Replace results that are there already. Never replaces one of the images, nor anything beside them.
     on_image : callable, optional
@@ -140,17 +157,20 @@ def predict_folder(
         If there is no image, two would have the same result, or a result exists already; nothing is computed then. If
         the disk is full.
     InputError
-        If outlines of objects are asked of a model that finds none, or ROIs without the package roifile.
+        If outlines of objects are asked of a model that finds none, ROIs without the package roifile, or resampling of
+        a model that does not know its pixel size.
     """
     extras = extras or Extras()
     files, folder = _files(Path(images)), Path(out)
     check_tile(model.contract.network, tile)
+    if resample:
+        check_resampling(model.contract)
     endings = _endings(model, extras, probabilities=probabilities)
     check_writable(folder)
     table = _table_of_all(Path(images), folder) if OBJECTS in endings else None
     free = _Free(folder, files, overwrite)
     _check_results_free(free, endings, table)
-    results = _Results(model.contract, folder, endings, table, free, extras.paint, tile)
+    results = _Results(model.contract, folder, endings, table, free, extras.paint, tile, resample)
     waiting = Waiting()
     with (
         reading_ahead(files, read_images, size=_bytes, limit=AHEAD, waiting=waiting) as ahead,
@@ -170,7 +190,12 @@ def predict_folder(
         if table not in (path for _, path in tables):  # a file of one image has that one table
             join_tables(table, tables, first_column="image", overwrite=free.may_replace)
     return FolderResult(
-        tuple(results.written), results.objects, table if results.objects else None, results.failed, waiting.share()
+        written=tuple(results.written),
+        objects=results.objects,
+        table=table if results.objects else None,
+        failed=results.failed,
+        waiting=waiting.share(),
+        other_sizes=results.other_sizes,
     )
 
 
@@ -187,9 +212,13 @@ def _predict_file(
     results.check(file, pictures, behind)
     for picture in pictures:
         pixels = np.moveaxis(channels_first(picture.pixels, model.contract.network.in_channels), 0, -1)
+        shape = pixels.shape[0], pixels.shape[1]
         if ROIS in results.endings:
-            check_rois_fit((pixels.shape[0], pixels.shape[1]))
-        found = model.predict(picture.pixels, tile=results.tile, on_tile=on_tile)
+            check_rois_fit(shape)
+        seen = picture.pixels
+        if results.resample and (wanted := shape_for_model(model.contract, shape, picture.pixel_size)) != shape:
+            seen = np.moveaxis(resized(np.moveaxis(pixels, -1, 0), wanted, order=1), 0, -1)
+        found = model.predict(seen, tile=results.tile, on_tile=on_tile)
         behind.put(partial(results.write, picture, pixels, found), size=picture.pixels.nbytes + found.nbytes)
 
 
@@ -207,9 +236,11 @@ class _Results:
     free: "_Free"
     paint: Paint | None
     tile: int | None
+    resample: bool
     written: dict[Path, None] = field(default_factory=dict)
     objects: dict[str, int] = field(default_factory=dict)
     failed: dict[Path, str] = field(default_factory=dict)
+    other_sizes: dict[str, float] = field(default_factory=dict)
     _begun: set[Path] = field(default_factory=set)
 
     def stops_all(self, error: Exception) -> bool:
@@ -230,6 +261,11 @@ class _Results:
         """Write all files of an image, or none."""
         try:
             labels = predict_labels(self.contract, probabilities)
+            shape = pixels.shape[0], pixels.shape[1]
+            if labels.shape != shape:
+                labels = labels_resized(self.contract, labels, shape)
+                if PROBABILITIES in self.endings:
+                    probabilities = resized(probabilities, shape, order=1)
             self.folder.mkdir(parents=True, exist_ok=True)
             with written_together(self.folder, overwrite=self.free.may_replace) as parts:
                 _write_results(parts, picture, pixels, labels, probabilities, self.endings, self.paint)
@@ -247,6 +283,8 @@ class _Results:
                 self.table.unlink(missing_ok=True)  # of an earlier run: no longer true, even if this one is stopped
             self.objects[picture.name] = int(labels.max())
         self.written[self.folder / f"{picture.name}{LABELS}"] = None
+        if not self.resample and picture.pixel_size is not None and differs_in_size(self.contract, picture.pixel_size):
+            self.other_sizes[picture.name] = picture.pixel_size
 
     def fail(self, file: Path, reason: str, turn: Turn) -> None:
         """Note why a file could not be segmented; the first reason counts."""
