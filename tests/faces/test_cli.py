@@ -1,8 +1,10 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import ubend
-from ubend.data.formats import read_labels, write_labels
+from ubend.data.formats import read_images, read_labels, write_labels
 from ubend.errors import UbendError
 from ubend.faces import cli
 from ubend.run import prediction
+from ubend.run.model import Model
 from ubend.run.recipe import to_toml
 
 
@@ -224,6 +227,26 @@ def test_the_table_of_one_image_is_told_once(instance_model, data, tmp_path):
     out = tmp_path / "results"
     said = run("predict", tmp_path / "cells.safetensors", data / "images" / "disc_0.tif", "-o", out)
     assert f"Measured the objects: {out / 'disc_0_objects.csv'}.\n" in said
+
+
+def test_other_pixel_sizes_are_one_line(instance_model, data, tmp_path):
+    images, saved = tmp_path / "images", tmp_path / "cells.safetensors"
+    images.mkdir()
+    Model(instance_model.network, replace(instance_model.contract, pixel_size=0.5)).save(saved)
+    image = read_images(data / "images" / "disc_0.tif")[0].pixels
+    for number in range(11):
+        size = 0.25 if number < 5 else 0.5
+        tifffile.imwrite(images / f"{number}.ome.tif", image, metadata={"PhysicalSizeX": size, "PhysicalSizeY": size})
+    done = CliRunner().invoke(cli.app, ["predict", str(saved), str(images), "--out", str(tmp_path / "r")])
+    assert done.stderr.splitlines() == [
+        "ubend: 5 images with pixels of 0.25 µm, and the model was trained on pixels of 0.5 µm: --resample segments at "
+        "that size"
+    ]
+    assert re.search(r"The network waited for files \d+\.\d% of the time\.", done.stdout)
+    again = ["predict", str(saved), str(images / "0.ome.tif"), "--out", str(tmp_path / "s"), "--resample"]
+    done = CliRunner().invoke(cli.app, again)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "waited" not in done.stdout
 
 
 def test_an_ignored_label(data, recipe, tmp_path):

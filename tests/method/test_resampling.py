@@ -6,7 +6,7 @@ from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
 from ubend.errors import InputError
-from ubend.method.resampling import sample, sampling_grid
+from ubend.method.resampling import resized, sample, sampling_grid
 
 
 def shifted(rows, columns):
@@ -121,3 +121,39 @@ def test_the_image_is_not_changed():
 def test_an_order_that_is_none(order):
     with pytest.raises(InputError, match=r"order is 0 \(nearest\), 1 \(linear\) or 3 \(cubic\), not"):
         sample(np.zeros((1, 2, 2)), sampling_grid((2, 2)), order=order)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    factor=st.integers(1, 4),
+    dtype=st.sampled_from(["uint8", "int16", "uint32", "float32", "float64"]),
+)
+def test_labels_made_larger_and_smaller_again_are_the_same(shape, factor, dtype):
+    labels = np.random.default_rng(0).integers(0, 100, (2, *shape)).astype(dtype)
+    large = resized(labels, (shape[0] * factor, shape[1] * factor), order=0)
+    assert large.dtype == labels.dtype
+    assert (large == labels.repeat(factor, 1).repeat(factor, 2)).all()
+    assert (resized(large, shape, order=0) == labels).all()
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (33, 47), (7, 100)])
+def test_an_image_with_other_pixels_shows_the_same(shape):
+    rows, columns = np.mgrid[:40, :60]
+    image = (1000 + 50 * rows + 20 * columns).astype(np.uint16)[None]  # a ramp: linear, so that nothing is lost
+    found = resized(image, shape, order=1)
+    at_rows, at_columns = ((np.arange(new) + 0.5) * old / new - 0.5 for new, old in zip(shape, (40, 60), strict=True))
+    expected = 1000 + 50 * at_rows[:, None] + 20 * at_columns
+    inner = slice(2, -2)  # at the border the image is mirrored
+    assert found.dtype == np.uint16
+    np.testing.assert_allclose(found[0][inner, inner], expected[inner, inner], atol=1)
+
+
+def test_a_fine_pattern_becomes_its_mean_where_pixels_become_larger():
+    stripes = np.tile(np.array([0.0, 1.0], np.float32), (1, 120, 60))
+    found = resized(stripes, (30, 30), order=1)
+    np.testing.assert_allclose(found, 0.5, atol=0.02)
+
+
+def test_the_largest_integers_stay_in_their_type():
+    largest = np.full((1, 3, 3), 2**32 - 1, np.uint32)
+    assert (resized(largest, (5, 5), order=1) == 2**32 - 1).all()

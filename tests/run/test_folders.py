@@ -2,6 +2,8 @@ import csv
 import errno
 import json
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,15 @@ import tifffile
 
 from ubend.data import rois
 from ubend.data.annotated import find_pairs, read_pairs
-from ubend.data.formats import read_images, read_labels, read_probabilities, write_labels
+from ubend.data.formats import image_files, read_images, read_labels, read_probabilities, write_labels
 from ubend.data.rois import labels_from_drawn, read_drawn
 from ubend.errors import FileError, InputError
 from ubend.faces.pictures import outlined
+from ubend.method.resampling import resized
 from ubend.run import folders
 from ubend.run.evaluation import evaluate_folders
 from ubend.run.folders import Extras, predict_folder
+from ubend.run.pipeline import Limit
 
 
 @pytest.fixture
@@ -31,6 +35,20 @@ def images(discs, tmp_path):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out" / "results"
+
+
+@pytest.fixture
+def many(discs, tmp_path):
+    """More images than are read ahead."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(12):
+        tifffile.imwrite(folder / f"d{number}.tif", np.roll(discs[0][number % 4], number, axis=1))
+    return folder
+
+
+def no_threads():
+    return not [thread for thread in threading.enumerate() if thread.name.startswith("ubend")]
 
 
 def names(folder):
@@ -214,6 +232,7 @@ def not_for_width(width, predict):
 @pytest.mark.parametrize("error", [InputError, FileError])
 @pytest.mark.parametrize("step", ["predict_labels", "measure_objects", "write_geojson"])
 def test_what_fails_for_one_image_leaves_none_of_its_files(step, error, images, out, finding_two, monkeypatch):
+    monkeypatch.setattr(folders, "WRITERS", 1)  # the first call is that of the first image
     calls, before = [], getattr(folders, step)
 
     def failing_first(*args, **kwargs):
@@ -273,6 +292,99 @@ def test_a_full_disk_leaves_nothing_half_written(where, images, out, model, monk
     assert names(out) == []
 
 
+@pytest.mark.parametrize("writers", [1, 2])
+def test_a_disk_that_fills_up_stops_after_whole_images(writers, many, out, finding_two, monkeypatch):
+    monkeypatch.setattr(folders, "WRITERS", writers)
+    before = folders.write_labels
+
+    def full_at_the_third(path, labels, **choices):
+        if path.name == "d2.tif":
+            raise FileError("no space left on the disk") from OSError(errno.ENOSPC, "No space left on device")
+        before(path, labels, **choices)
+
+    monkeypatch.setattr(folders, "write_labels", full_at_the_third)
+    with pytest.raises(FileError, match="no space left on the disk"):
+        predict_folder(finding_two, many, out)
+    assert names(out) == ["d0.tif", "d0_objects.csv", "d1.tif", "d1_objects.csv"]
+    assert no_threads()
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_a_folder_is_segmented_as_its_images_are_one_by_one(many, tmp_path, out, instance_model, probabilities):
+    result = predict_folder(instance_model, many, out, probabilities=probabilities)
+    files = image_files(many)
+    for file in files:
+        alone = predict_folder(instance_model, file, tmp_path / "alone", probabilities=probabilities)
+        assert alone.objects == {file.stem: result.objects[file.stem]}
+    assert [path.stem for path in result.written] == list(result.objects) == [file.stem for file in files]
+    together = contents(out)
+    assert list(dict.fromkeys(row["image"] for row in table(out / "objects.csv"))) == list(result.objects)
+    del together["objects.csv"]
+    assert together == contents(tmp_path / "alone")
+    assert 0 <= result.waiting <= 1
+
+
+def test_a_broken_file_in_the_middle_of_many(many, out, finding_two):
+    for name in ("d1", "d4"):
+        (many / f"{name}.tif").write_text("no image")
+    result = predict_folder(finding_two, many, out)
+    assert [file.stem for file in result.failed] == ["d1", "d4"]
+    assert list(result.objects) == ["d0", "d2", "d3", "d5", "d6", "d7", "d8", "d9", "d10", "d11"]
+
+
+def test_pages_after_one_that_could_not_be_written_are_not(tmp_path, out, finding_two, discs, monkeypatch):
+    tifffile.imwrite(tmp_path / "film.tif", np.stack(discs[0]), photometric="minisblack")
+    before = folders.write_labels
+
+    def failing_at_the_second(path, labels, **choices):
+        if path.name == "film_0001.tif":
+            raise FileError("this page is odd")
+        before(path, labels, **choices)
+
+    monkeypatch.setattr(folders, "write_labels", failing_at_the_second)
+    result = predict_folder(finding_two, tmp_path / "film.tif", out)
+    assert result.failed == {tmp_path / "film.tif": "this page is odd"}
+    assert names(out) == ["film_0000.tif", "film_0000_objects.csv", "film_objects.csv"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError, RuntimeError])
+def test_what_stops_the_network_leaves_the_images_before_it(many, out, finding_two, monkeypatch, stop):
+    predict, calls = finding_two.predict, []
+
+    def stopped_at_the_fourth(image, **choices):
+        calls.append(image)
+        if len(calls) == 4:
+            raise stop
+        return predict(image, **choices)
+
+    monkeypatch.setattr(finding_two, "predict", stopped_at_the_fourth)
+    with pytest.raises(stop):
+        predict_folder(finding_two, many, out)
+    assert names(out) == [f"d{number}{ending}" for number in range(3) for ending in (".tif", "_objects.csv")]
+    assert no_threads()
+
+
+def test_large_images_do_not_pile_up(many, out, finding_two, monkeypatch):
+    """What is larger than the limits is read, segmented and written before the next is read."""
+    monkeypatch.setattr(folders, "AHEAD", Limit(8, 1000))
+    monkeypatch.setattr(folders, "BEHIND", Limit(8, 1000))
+    said = []
+
+    def saying(name):
+        before = getattr(folders, name)
+
+        def said_and_done(first, *args, **kwargs):
+            said.append(name)
+            return before(first, *args, **kwargs)
+
+        monkeypatch.setattr(folders, name, said_and_done)
+
+    saying("read_images")
+    saying("write_labels")
+    predict_folder(finding_two, many, out)
+    assert said == ["read_images", "write_labels"] * 12
+
+
 def test_nothing_to_segment(tmp_path, out, model):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileError, match="holds no image that can be read: TIFF, PNG, JPEG, BMP"):
@@ -286,6 +398,78 @@ def test_out_is_a_folder(images, tmp_path, model):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FileError, match="file is a file, not a folder: nothing can be written"):
         predict_folder(model, images, tmp_path / "file")
+
+
+# pixel sizes
+
+
+def with_pixel_size(path, image, size):
+    sizes = {} if size is None else {"PhysicalSizeX": size, "PhysicalSizeY": size}
+    tifffile.imwrite(path, image, metadata=sizes)
+
+
+@pytest.fixture
+def half_a_micrometre(instance_model, monkeypatch):
+    """A model of images with pixels of half a micrometre."""
+    monkeypatch.setattr(instance_model, "contract", replace(instance_model.contract, pixel_size=0.5))
+    return instance_model
+
+
+def test_images_with_other_pixels_are_told(tmp_path, out, half_a_micrometre, model, discs):
+    (tmp_path / "images").mkdir()
+    for number, size in enumerate((0.5, 0.54, 0.4, 0.7, None)):
+        with_pixel_size(tmp_path / "images" / f"{number}.ome.tif", discs[0][0], size)
+    assert predict_folder(half_a_micrometre, tmp_path / "images", out).other_sizes == {"2": 0.4, "3": 0.7}
+    assert predict_folder(model, tmp_path / "images", out, overwrite=True).other_sizes == {}
+
+
+@pytest.mark.parametrize("zoom", [2, 3])
+def test_resampled_to_the_pixels_of_the_model_and_back(tmp_path, out, half_a_micrometre, discs, zoom):
+    image = discs[0][0].repeat(zoom, 0).repeat(zoom, 1)
+    with_pixel_size(tmp_path / "fine.ome.tif", image, 0.5 / zoom)
+    result = predict_folder(half_a_micrometre, tmp_path / "fine.ome.tif", out, probabilities=True, resample=True)
+    assert result.other_sizes == {}
+    seen = resized(image[None], discs[0][0].shape, order=1)[0]
+    expected = half_a_micrometre.segment(seen)
+    found = read_images(out / "fine.tif")[0]
+    assert expected.max() > 0
+    assert found.pixel_size == pytest.approx(0.5 / zoom)
+    assert (found.pixels == expected.repeat(zoom, 0).repeat(zoom, 1)).all()
+    written = read_probabilities(out / "fine_probabilities.tif")
+    assert (written == resized(half_a_micrometre.predict(seen), image.shape, order=1)).all()
+    assert len(table(out / "fine_objects.csv")) == result.objects["fine"] == expected.max()
+
+
+def test_objects_smaller_than_a_pixel_are_not_counted(tmp_path, out, half_a_micrometre, monkeypatch):
+    labels = np.zeros((40, 60), np.uint8)
+    labels[0, 0], labels[8:20, 8:20], labels[30:38, 30:50] = 1, 2, 3
+    monkeypatch.setattr(folders, "predict_labels", lambda _contract, _probabilities: labels)
+    with_pixel_size(tmp_path / "coarse.ome.tif", np.arange(150, dtype=np.uint8).reshape(10, 15), 2.0)
+    result = predict_folder(half_a_micrometre, tmp_path / "coarse.ome.tif", out, resample=True)
+    found = read_labels(out / "coarse.tif")[0].pixels
+    assert result.objects == {"coarse": 2}
+    assert np.unique(found).tolist() == [0, 1, 2]
+    assert [row["area_px"] for row in table(out / "coarse_objects.csv")] == ["9", "10"]
+
+
+def test_the_same_pixels_are_not_resampled(tmp_path, out, half_a_micrometre, discs):
+    with_pixel_size(tmp_path / "a.ome.tif", discs[0][0], 0.5)
+    predict_folder(half_a_micrometre, tmp_path / "a.ome.tif", out / "as it is")
+    predict_folder(half_a_micrometre, tmp_path / "a.ome.tif", out / "resampled", resample=True)
+    assert contents(out / "as it is") == contents(out / "resampled")
+
+
+def test_no_resampling_without_both_pixel_sizes(images, out, instance_model, half_a_micrometre, monkeypatch):
+    with_pixel_size(images / "d.ome.tif", np.zeros((9, 9), np.uint8), 0.0005)
+    result = predict_folder(half_a_micrometre, images, out, resample=True)
+    assert "more than 10 times larger or smaller than the model's, 0.5 µm" in result.failed.pop(images / "d.ome.tif")
+    assert len(result.failed) == 2
+    for reason in result.failed.values():
+        assert "does not say its pixel size, which --resample compares with the model's 0.5 µm" in reason
+    monkeypatch.setattr(instance_model, "contract", replace(instance_model.contract, pixel_size=None))
+    with pytest.raises(InputError, match="--resample needs the pixel size of the model"):
+        predict_folder(instance_model, images, out, resample=True)
+    assert not out.exists()
 
 
 # objects
@@ -433,6 +617,7 @@ def test_outlines_for_other_tools(images, out, finding_two):
 
 @pytest.mark.parametrize("ending", ["_rois.zip", ".geojson"])
 def test_an_image_without_objects_comes_back_as_a_label_image(images, out, instance_model, monkeypatch, ending):
+    monkeypatch.setattr(folders, "WRITERS", 1)  # in the order of the images
     found = iter([TWO, np.zeros_like(TWO)])
     monkeypatch.setattr(folders, "predict_labels", lambda _contract, _probabilities: next(found))
     predict_folder(instance_model, images, out, extras=Extras(rois=True, geojson=True))

@@ -118,7 +118,7 @@ def test_a_network_sees_the_normalised_image(net):
     low, high = np.percentile(image, (1, 99.8))
     seen = np.pad((image - low) / (high - low), 20, mode="reflect")  # the halo of depth 2
     with torch.inference_mode():
-        scores = net._predictor(
+        scores = net.predictor(
             torch.from_numpy(np.pad(seen, ((0, 4), (0, 4)), mode="reflect").astype(np.float32))[None, None]
         )
     np.testing.assert_allclose(torch.softmax(scores, 1)[0, :, :36, :44], net.predict(image, exact=True), atol=1e-4)

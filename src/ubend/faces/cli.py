@@ -57,6 +57,9 @@ Ignore = Annotated[int | None, typer.Option(help="The label of pixels that are n
 LARGE = "Large images (docs/large-images.md)"
 OTHER_RULES = "Single objects, other than training chose"
 
+FEW_IMAGES = 10
+"""Up to so many it does not matter how long the network waits for files."""
+
 DEMO_SCENES = {
     "cells": "touching cells in phase contrast",
     "membranes": "membranes as in electron microscopy",
@@ -225,6 +228,9 @@ def predict(
         ),
     ] = None,
     tile: Annotated[int | None, typer.Option(help="Rows and columns a tile may have at most.")] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Segment at the model's pixel size; results keep the image's pixels.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(help="Blocks are computed by so many processes here.", rich_help_panel=LARGE)
     ] = None,
@@ -260,6 +266,11 @@ def predict(
         raise InputError(
             f"--rois, --geojson and --outlines are for images that fit the memory, not for {large[0].name}"
         )
+    if large and resample:
+        raise InputError(
+            f"--resample is for images that fit the memory; of {large[0].name} the level nearest to the model's pixel "
+            f"size is segmented"
+        )
     if by_others and not large:
         raise InputError(f"{images} holds no Zarr and no TIFF: only these are computed by --workers and --scheduler")
     failed = False
@@ -271,7 +282,7 @@ def predict(
     if not large or has_others(images, large):
         failed |= _predict(
             loaded, images, out, without=large, probabilities=probabilities, extras=extras, tile=tile,
-            overwrite=overwrite,
+            resample=resample, overwrite=overwrite,
         )  # fmt: skip
     if loaded.contract.task.kind == "instances":
         console.print("Labels: 0 is background, 1 to n are the objects.")
@@ -517,12 +528,16 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
         problems.print(f"[bold red]ubend:[/] {escape(f'skipped {path.name}: {reason}')}", soft_wrap=True)
     if not result.written:
         raise FileError(f"none of the images in {images} could be segmented")
+    if result.other_sizes:
+        _warn_of_sizes(result.other_sizes, model.contract.pixel_size)
     objects = f", {sum(result.objects.values())} objects" if result.objects else ""
     console.print(f"Wrote {_count(len(result.written), 'label image')} into {escape(str(out))}{objects}.")
     if result.table is not None:
         is_of_one_image = result.table.name in {f"{name}{OBJECTS}" for name in result.objects}
         others = "" if is_of_one_image else f", and for each image STEM{OBJECTS}"
         console.print(f"Measured the objects: {escape(str(result.table))}{others}.")
+    if len(result.written) > FEW_IMAGES:
+        console.print(f"The network waited for files {result.waiting:.1%} of the time.")
     return bool(result.failed)
 
 
@@ -588,6 +603,19 @@ def _say_large(result: "LargeResult", contract: "Contract") -> None:
         )
     objects = "" if result.objects is None else f", {_count(result.objects, 'object')}"
     console.print(f"Wrote {escape(str(result.labels))}{objects}.", soft_wrap=True)
+    if result.tables:
+        console.print(f"Measured the objects: {', '.join(escape(str(table)) for table in result.tables[:3])}.")
+
+
+def _warn_of_sizes(sizes: dict[str, float], trained_on: float | None) -> None:
+    """Say that objects look larger or smaller to the model than those it was trained on."""
+    low, high = (f"{size:g}" for size in (min(sizes.values()), max(sizes.values())))
+    of = low if low == high else f"{low} to {high}"
+    problems.print(
+        f"[bold yellow]ubend:[/] {_count(len(sizes), 'image')} with pixels of {of} µm, and the model was trained on "
+        f"pixels of {trained_on:g} µm: --resample segments at that size",
+        soft_wrap=True,
+    )
 
 
 def _with_rules(contract: "Contract", asked: dict[str, Any]) -> "Contract":

@@ -1,7 +1,8 @@
 """A folder of images in; label images, tables of objects and their outlines out (docs/outputs.md)."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,19 @@ from ubend.data.tables import join_tables, write_table
 from ubend.errors import FileError, InputError, OutOfMemory
 from ubend.method.measurements import measure_objects
 from ubend.method.outlines import trace_outlines
-from ubend.run.contract import channels_first
+from ubend.method.resampling import resized
+from ubend.run.contract import Contract, channels_first
 from ubend.run.model import Model
-from ubend.run.prediction import OnTile, check_tile, predict_labels
+from ubend.run.pipeline import Behind, Limit, Turn, Waiting, reading_ahead
+from ubend.run.prediction import (
+    OnTile,
+    check_resampling,
+    check_tile,
+    differs_in_size,
+    labels_resized,
+    predict_labels,
+    shape_for_model,
+)
 
 LABELS = ".tif"
 PROBABILITIES = "_probabilities.tif"
@@ -36,6 +47,11 @@ ROIS = "_rois.zip"
 GEOJSON = ".geojson"
 OUTLINES = "_outlines.png"
 ALL_OBJECTS = "objects.csv"
+
+AHEAD = BEHIND = Limit(items=8, size=2**26)
+"""How many images, of how many bytes, are read ahead, and how many probability maps wait to become files."""
+WRITERS = 2
+"""Threads that make files of probabilities. They hold Python's lock about half of the time: more would gain nothing."""
 
 Paint = Callable[[NDArray[Any], NDArray[Any]], Iterator[NDArray[np.uint8]]]
 """From an image (rows, columns, channels) and its labels to bands of rows of a picture, uint8 (rows, columns, 3)."""
@@ -74,12 +90,19 @@ class FolderResult:
         For instances: the table of all objects; of a file of one image the only one.
     failed : dict of Path to str
         Files that could not be segmented, and why.
+    waiting : float
+        Share of the time, 0 to 1, in which the network waited for an image to be read or for files to be written.
+    other_sizes : dict of str to float
+        Micrometres a pixel of the images whose pixels are more than 10 % larger or smaller than those trained on, and
+        that were segmented as they are.
     """
 
     written: tuple[Path, ...]
     objects: dict[str, int]
     table: Path | None
     failed: dict[Path, str]
+    waiting: float
+    other_sizes: dict[str, float]
 
 
 def predict_folder(
@@ -87,14 +110,18 @@ def predict_folder(
     images: str | Path,
     out: str | Path,
     *,
+    without: Sequence[Path] = (),
     probabilities: bool = False,
     extras: Extras | None = None,
     tile: int | None = None,
+    resample: bool = False,
     overwrite: bool = False,
     on_image: Callable[[int, int, str], None] | None = None,
     on_tile: OnTile | None = None,
 ) -> FolderResult:
     """Segment all images of a folder, or one file.
+
+    Images are read ahead, and their files written behind, by threads; an image beyond `AHEAD` and `BEHIND` is alone.
 
     Parameters
     ----------
@@ -103,12 +130,17 @@ def predict_folder(
         A folder of images, or an image file; a stack is many images.
     out : path
         Folder for STEM.tif of each image; for instances also STEM_objects.csv, and objects.csv of them all.
+    without : sequence of Path
+        Files of the folder that are segmented otherwise, see `scale.large_images`.
     probabilities : bool
         Also write STEM_probabilities.tif, float32 (classes, rows, columns).
     extras : Extras, optional
         What else to write.
     tile : int, optional
         Rows and columns a tile may have at most.
+    resample : bool
+        Segment at the pixel size of the model, and bring labels (nearest) and probabilities (linear) back onto the
+        pixels of the image. An image that does not say its pixel size fails.
     overwrite : bool
         Replace results that are there already. Never replaces one of the images, nor anything beside them.
     on_image : callable, optional
@@ -128,51 +160,143 @@ def predict_folder(
         If there is no image, two would have the same result, or a result exists already; nothing is computed then. If
         the disk is full.
     InputError
-        If outlines of objects are asked of a model that finds none, or ROIs without the package roifile.
+        If outlines of objects are asked of a model that finds none, ROIs without the package roifile, or resampling of
+        a model that does not know its pixel size.
     """
     extras = extras or Extras()
-    files, folder = _files(Path(images)), Path(out)
+    files, folder = [file for file in _files(Path(images)) if file not in without], Path(out)
     check_tile(model.contract.network, tile)
+    if resample:
+        check_resampling(model.contract)
     endings = _endings(model, extras, probabilities=probabilities)
     check_writable(folder)
     table = _table_of_all(Path(images), folder) if OBJECTS in endings else None
     free = _Free(folder, files, overwrite)
     _check_results_free(free, endings, table)
-    written: dict[Path, None] = {}
-    objects: dict[str, int] = {}
-    failed: dict[Path, str] = {}
-    for number, file in enumerate(files, start=1):
-        if on_image is not None:
-            on_image(number, len(files), file.name)
-        try:
-            pictures = read_images(file)
-            paths = [path for one in pictures for path in _result_paths(folder, one.name, endings)]
-            _check_not_written(paths, file, written)
-            if len(pictures) > 1:  # how many there are, and so their names, is known only now
-                free.check(paths)
-            for picture in pictures:
-                pixels = np.moveaxis(channels_first(picture.pixels, model.contract.network.in_channels), 0, -1)
-                if ROIS in endings:
-                    check_rois_fit((pixels.shape[0], pixels.shape[1]))
-                result = model.predict(picture.pixels, tile=tile, on_tile=on_tile)
-                labels = predict_labels(model.contract, result)
-                folder.mkdir(parents=True, exist_ok=True)
-                with written_together(folder, overwrite=free.may_replace) as parts:
-                    _write_results(parts, picture, pixels, labels, result, endings, extras.paint)
-                if table is not None:
-                    if not written and table not in paths:
-                        table.unlink(missing_ok=True)  # of an earlier run: no longer true, even if this one is stopped
-                    objects[picture.name] = int(labels.max())
-                written[folder / f"{picture.name}{LABELS}"] = None
-        except (InputError, FileError, OutOfMemory) as error:
-            if is_disk_full(error) or (isinstance(error, OutOfMemory) and tile is not None):
-                raise  # no other image would fare better: the tile was asked for
-            failed[file] = str(error)
-    if table is not None and objects:
-        tables = [(name, folder / f"{name}{OBJECTS}") for name in objects]
+    results = _Results(model.contract, folder, endings, table, free, extras.paint, tile, resample)
+    waiting = Waiting()
+    with (
+        reading_ahead(files, read_images, size=_bytes, limit=AHEAD, waiting=waiting) as ahead,
+        Behind(threads=WRITERS, limit=BEHIND, waiting=waiting) as behind,
+    ):
+        for number, (file, read) in enumerate(ahead, start=1):
+            if on_image is not None:
+                on_image(number, len(files), file.name)
+            try:
+                _predict_file(model, file, read, results, behind, on_tile)
+            except (InputError, FileError, OutOfMemory) as error:
+                if results.stops_all(error):
+                    raise
+                behind.put(partial(results.fail, file, str(error)))
+    if table is not None and results.objects:
+        tables = [(name, folder / f"{name}{OBJECTS}") for name in results.objects]
         if table not in (path for _, path in tables):  # a file of one image has that one table
             join_tables(table, tables, first_column="image", overwrite=free.may_replace)
-    return FolderResult(tuple(written), objects, table if objects else None, failed)
+    return FolderResult(
+        written=tuple(results.written),
+        objects=results.objects,
+        table=table if results.objects else None,
+        failed=results.failed,
+        waiting=waiting.share(),
+        other_sizes=results.other_sizes,
+    )
+
+
+def _predict_file(
+    model: Model,
+    file: Path,
+    read: Callable[[], list[Picture]],
+    results: "_Results",
+    behind: Behind,
+    on_tile: OnTile | None,
+) -> None:
+    """Predict all images of a file, and leave the rest to threads."""
+    pictures = read()
+    results.check(file, pictures, behind)
+    for picture in pictures:
+        pixels = np.moveaxis(channels_first(picture.pixels, model.contract.network.in_channels), 0, -1)
+        shape = pixels.shape[0], pixels.shape[1]
+        if ROIS in results.endings:
+            check_rois_fit(shape)
+        seen = picture.pixels
+        if results.resample and (wanted := shape_for_model(model.contract, shape, picture.pixel_size)) != shape:
+            seen = np.moveaxis(resized(np.moveaxis(pixels, -1, 0), wanted, order=1), 0, -1)
+        found = model.predict(seen, tile=results.tile, on_tile=on_tile)
+        behind.put(partial(results.write, picture, pixels, found), size=picture.pixels.nbytes + found.nbytes)
+
+
+@dataclass(frozen=True)
+class _Results:
+    """What becomes of the images of a folder: their files, and what is known of them, in the order of the images.
+
+    `write` and `fail` run in threads, but each changes something only at its turn (`pipeline.Behind`).
+    """
+
+    contract: Contract
+    folder: Path
+    endings: tuple[str, ...]
+    table: Path | None
+    free: "_Free"
+    paint: Paint | None
+    tile: int | None
+    resample: bool
+    written: dict[Path, None] = field(default_factory=dict)
+    objects: dict[str, int] = field(default_factory=dict)
+    failed: dict[Path, str] = field(default_factory=dict)
+    other_sizes: dict[str, float] = field(default_factory=dict)
+    _begun: set[Path] = field(default_factory=set)
+
+    def stops_all(self, error: Exception) -> bool:
+        """Whether no other image would fare better: the disk is full, or the tile was asked for."""
+        return is_disk_full(error) or (isinstance(error, OutOfMemory) and self.tile is not None)
+
+    def check(self, file: Path, pictures: list[Picture], behind: Behind) -> None:
+        """Raise FileError if the results of a file may not be written; what is in the way may be under way."""
+        paths = [path for picture in pictures for path in _result_paths(self.folder, picture.name, self.endings)]
+        if not self._begun.isdisjoint(paths):
+            behind.finish()
+        _check_not_written(paths, file, self.written)
+        if len(pictures) > 1:  # how many there are, and so their names, is known only now
+            self.free.check(paths)
+        self._begun.update(paths)
+
+    def write(self, picture: Picture, pixels: NDArray[Any], probabilities: NDArray[np.float32], turn: Turn) -> None:
+        """Write all files of an image, or none."""
+        try:
+            labels = predict_labels(self.contract, probabilities)
+            shape = pixels.shape[0], pixels.shape[1]
+            if labels.shape != shape:
+                labels = labels_resized(self.contract, labels, shape)
+                if PROBABILITIES in self.endings:
+                    probabilities = resized(probabilities, shape, order=1)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with written_together(self.folder, overwrite=self.free.may_replace) as parts:
+                _write_results(parts, picture, pixels, labels, probabilities, self.endings, self.paint)
+                turn()
+                if picture.path in self.failed:
+                    raise FileError(f"a page before {picture.name} failed")
+        except (InputError, FileError, OutOfMemory) as error:
+            self.fail(picture.path, str(error), turn)
+            if self.stops_all(error):
+                raise
+            return
+        own = _result_paths(self.folder, picture.name, self.endings)
+        if self.table is not None:
+            if not self.written and self.table not in own:
+                self.table.unlink(missing_ok=True)  # of an earlier run: no longer true, even if this one is stopped
+            self.objects[picture.name] = int(labels.max())
+        self.written[self.folder / f"{picture.name}{LABELS}"] = None
+        if not self.resample and picture.pixel_size is not None and differs_in_size(self.contract, picture.pixel_size):
+            self.other_sizes[picture.name] = picture.pixel_size
+
+    def fail(self, file: Path, reason: str, turn: Turn) -> None:
+        """Note why a file could not be segmented; the first reason counts."""
+        turn()
+        self.failed.setdefault(file, reason)
+
+
+def _bytes(pictures: list[Picture]) -> int:
+    return sum(picture.pixels.nbytes for picture in pictures)
 
 
 def _table_of_all(images: Path, folder: Path) -> Path:

@@ -14,7 +14,7 @@ from ubend.method.geometry import halo, nearest_valid_inputs, smallest_input_for
 from ubend.method.network import NetworkConfig, UNet
 from ubend.method.objects import ObjectRules, foreground_to_objects
 from ubend.method.overlap_tile import predict_tiles
-from ubend.method.resampling import sample, sampling_grid
+from ubend.method.resampling import resized, sample, sampling_grid
 from ubend.run.contract import Contract, channels_first
 from ubend.run.device import autocast, free_memory, is_out_of_memory, kept_memory, mixed_precision
 
@@ -24,6 +24,10 @@ BYTES_PER_VALUE = 24
 """Peak memory of a tile in bytes, divided by its pixels and the width of the network; half as much in 16 bits."""
 ROTATIONS = 7
 """Rotated versions of the input that the paper averages at test time."""
+LIKE_SIZE = 1.1
+"""Pixels larger or smaller by a factor up to this count as those trained on."""
+LARGEST_SCALE = 10
+"""Nobody trains at a tenth of the size wanted: a pixel size in other units is likelier."""
 
 OnTile = Callable[[int, int], None]
 Views = Literal["one", "dihedral", "rotations"]
@@ -172,6 +176,71 @@ def predict_labels(
     values = np.array(contract.task.values)
     labels: NDArray[np.integer] = values.astype(np.min_scalar_type(int(values.max())))[probabilities.argmax(0)]
     return labels
+
+
+def differs_in_size(contract: Contract, pixel_size: float | None) -> bool:
+    """Whether the pixels of an image are known to be more than 10 % larger or smaller than those trained on."""
+    if contract.pixel_size is None or pixel_size is None:
+        return False
+    return max(contract.pixel_size / pixel_size, pixel_size / contract.pixel_size) > LIKE_SIZE
+
+
+def shape_for_model(contract: Contract, shape: tuple[int, int], pixel_size: float | None) -> tuple[int, int]:
+    """Return the rows and columns that an image has with pixels of the size trained on.
+
+    Parameters
+    ----------
+    contract : Contract
+    shape : (int, int)
+        Rows and columns of the image.
+    pixel_size : float or None
+        Micrometres a pixel of the image.
+
+    Raises
+    ------
+    InputError
+        If one of the two sizes is not known, or they are so far apart that one must be wrong.
+    """
+    check_resampling(contract)
+    assert contract.pixel_size is not None  # else it was refused
+    if pixel_size is None:
+        raise InputError(
+            f"the image does not say its pixel size, which --resample compares with the model's "
+            f"{contract.pixel_size:g} µm: store it in the file, or leave --resample out"
+        )
+    scale = pixel_size / contract.pixel_size
+    if not 1 / LARGEST_SCALE <= scale <= LARGEST_SCALE:
+        raise InputError(
+            f"pixels of {pixel_size:g} µm are more than {LARGEST_SCALE} times larger or smaller than the model's, "
+            f"{contract.pixel_size:g} µm: one of the two is wrong, or the model is for other images"
+        )
+    rows, columns = (max(1, round(length * scale)) for length in shape)
+    return rows, columns
+
+
+def check_resampling(contract: Contract) -> None:
+    """Raise InputError if the model does not know the pixel size of its training images."""
+    if contract.pixel_size is None:
+        raise InputError(
+            "--resample needs the pixel size of the model, and its training images did not say theirs: train on files "
+            "that do, or leave --resample out"
+        )
+
+
+def labels_resized(contract: Contract, labels: NDArray[np.integer], shape: tuple[int, int]) -> NDArray[np.integer]:
+    """Bring labels onto the pixels of the image; objects that no pixel is left of are not counted.
+
+    Returns
+    -------
+    ndarray of unsigned int, shape `shape`
+    """
+    values: NDArray[np.integer] = resized(labels[None], shape, order=0)[0]
+    if contract.task.kind != "instances":
+        return values
+    left = np.bincount(values.ravel(), minlength=1) > 0
+    left[0] = False
+    numbers: NDArray[np.integer] = (np.cumsum(left) * left).astype(labels.dtype)[values]
+    return numbers
 
 
 def _to_probabilities(scores: Tensor, contract: Contract) -> Tensor:
