@@ -2,23 +2,29 @@ import csv
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import ubend
-from ubend.data.formats import read_images, read_labels, write_labels
+from ubend.data.formats import read_images, read_labels, write_labels, write_picture
 from ubend.errors import UbendError
 from ubend.faces import cli
-from ubend.run import prediction
+from ubend.run import prediction, scale
 from ubend.run.model import Model
 from ubend.run.recipe import to_toml
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -511,3 +517,87 @@ def test_a_reader_that_goes_away():
     ) as process:
         process.stdout.close()
         assert b"Traceback" not in process.stderr.read()
+
+
+# large images
+
+
+@pytest.fixture
+def big(instance_model, discs, tmp_path, monkeypatch):
+    """A model and an OME-Zarr, as docs/large-images.md has them, and a small image and a TIFF in a folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "RUN").mkdir()
+    instance_model.save(tmp_path / "RUN" / "model.safetensors")
+    pixels = np.tile(discs[0][1], (2, 2))[:150, :140]
+    zarr.create_array(tmp_path / "big.ome.zarr", data=pixels, chunks=(64, 64))
+    tifffile.imwrite(tmp_path / "big.tif", pixels)
+    return pixels
+
+
+def test_a_zarr_goes_block_by_block(big, instance_model, tmp_path):
+    said = run("predict", "RUN", "big.ome.zarr", "--out", "out", "--tile", "108")
+    assert re.search(r"big\.ome\.zarr: 150×140 px; 9 blocks of \d+×\d+ px with their context\.", said)
+    written = zarr.open_array(tmp_path / "out" / "big.ome.zarr" / "labels" / "ubend" / "0", mode="r")
+    assert (written[:] == instance_model.segment(big)).all()
+
+
+def test_a_folder_of_both_kinds(big, tmp_path):
+    (tmp_path / "both").mkdir()
+    (tmp_path / "big.ome.zarr").rename(tmp_path / "both" / "big.ome.zarr")
+    write_labels(tmp_path / "both" / "small.tif", big)
+    said = run("predict", "RUN", "both", "--out", "out")
+    assert "Wrote 1 label image into out" in said
+    assert "Wrote out/big.ome.zarr" in said
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "big.ome.zarr", "big_objects.csv", "objects.csv", "small.tif", "small_objects.csv",
+    ]  # fmt: skip
+
+
+def test_a_tiff_that_does_not_fit_the_memory(big, tmp_path, monkeypatch):
+    monkeypatch.setattr(scale, "BYTES_OF_LABELS", 10**9)
+    assert "big.tif: 150×140 px; " in run("predict", "RUN", "big.tif", "--out", "out")
+    assert (tmp_path / "out" / "big.tif").is_file()
+
+
+def test_missing_chunks_are_told(big, tmp_path):
+    (tmp_path / "big.ome.zarr" / "c" / "1" / "0").unlink()
+    assert "1 chunk of the image are not there" in run("predict", "RUN", "big.ome.zarr", "--out", "out")
+
+
+def test_another_pixel_size_of_a_large_image_is_told(big, instance_model, tmp_path):
+    tifffile.imwrite("big.tif", big, resolution=(1e4, 1e4), resolutionunit=3)
+    contract = replace(instance_model.contract, pixel_size=0.5)
+    Model(instance_model.network, contract).save(tmp_path / "RUN" / "model.safetensors", overwrite=True)
+    said = run("predict", "RUN", "big.tif", "--out", "out", "--resume")
+    assert "a pixel of big.tif measures 1 µm, those of the training images 0.5 µm" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--outlines",), "--rois, --geojson and --outlines are for images that fit the memory, not big.ome.zarr"),
+        (("--resample",), "--resample is for images that fit the memory"),
+        (("--workers", "0"), "at least 1 worker, not 0"),
+        (("--workers", "2", "--scheduler", "tcp://x:1"), "say one of them"),
+    ],
+)
+def test_what_large_images_do_not_know(options, message, big, failing):
+    assert message in failing("predict", "RUN", "big.ome.zarr", "--out", "out", *options)
+
+
+def test_workers_of_small_images(big, failing, tmp_path):
+    write_picture(tmp_path / "small.png", [np.stack([big] * 3, axis=-1)])
+    assert "holds no Zarr and no TIFF" in failing("predict", "RUN", "small.png", "--out", "out", "--workers", "2")
+
+
+def test_the_commands_of_the_page_run(big):
+    """Those of docs/large-images.md, word for word, but with the memory of this machine."""
+    page = (ROOT / "docs" / "large-images.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"(?:^|\n)(?P<before>[^\n]*)\n```sh\n(.*?)```", page, re.DOTALL)
+    commands = [line for before, block in blocks if "not run" not in before for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True)[1:] for line in commands if line.startswith("ubend ")]
+    assert len(commands) >= 5
+    tifffile.imwrite("image.tif", big)
+    for words in commands:
+        shutil.rmtree("RESULTS", ignore_errors=True)
+        run(*words)

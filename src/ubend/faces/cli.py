@@ -263,9 +263,7 @@ def predict(
     by_others = workers is not None or scheduler is not None
     large = large_images(images, loaded.contract, free_memory(choose_device("cpu")), every=by_others or resume)
     if large and extras != Extras():
-        raise InputError(
-            f"--rois, --geojson and --outlines are for images that fit the memory, not for {large[0].name}"
-        )
+        raise InputError(f"--rois, --geojson and --outlines are for images that fit the memory, not {large[0].name}")
     if large and resample:
         raise InputError(
             f"--resample is for images that fit the memory; of {large[0].name} the level nearest to the model's pixel "

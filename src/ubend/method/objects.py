@@ -350,7 +350,7 @@ def _groups(
             first: NDArray[np.int64] = np.minimum.accumulate(start[members])
             last: NDArray[np.int64] = np.maximum.accumulate(stop[members])
             joint = np.prod(last - first, axis=1)
-            together = max(1, np.count_nonzero(joint <= 4 * side * side))
+            together = max(1, int(np.count_nonzero(joint <= 4 * side * side)))
             yield members[:together], first[together - 1], last[together - 1]
             members = members[together:]
 

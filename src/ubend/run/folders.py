@@ -105,7 +105,7 @@ class FolderResult:
     other_sizes: dict[str, float]
 
 
-def predict_folder(
+def predict_folder(  # noqa: PLR0913
     model: Model,
     images: str | Path,
     out: str | Path,
