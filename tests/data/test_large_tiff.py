@@ -28,8 +28,16 @@ class Lazy:
         return region
 
 
-@pytest.mark.parametrize(("maximum", "dtype"), [(1, "uint8"), (255, "uint8"), (256, "uint16"), (65536, "uint32")])
-@pytest.mark.parametrize("shape", [(530, 1030), (512, 512), (3, 5)])
+@pytest.mark.parametrize(
+    ("maximum", "dtype", "shape"),
+    [
+        (1, "uint8", (530, 1030)),
+        (255, "uint8", (3, 5)),
+        (256, "uint16", (3, 5)),
+        (65535, "uint16", (512, 512)),
+        (65536, "uint32", (3, 5)),
+    ],
+)
 def test_labels_come_back_in_the_smallest_dtype(tmp_path, maximum, dtype, shape):
     labels = RNG.integers(0, maximum, shape, endpoint=True).astype(np.uint64)
     write_large_tiff(tmp_path / "a.ome.tif", labels, maximum=maximum, pixel_size=0.325)
