@@ -27,7 +27,7 @@ from ubend.method.measurements import measure_objects
 from ubend.method.outlines import trace_outlines
 from ubend.run.contract import channels_first
 from ubend.run.model import Model
-from ubend.run.prediction import OnTile, check_tile, predict_labels
+from ubend.run.prediction import OnSmallerTile, OnTile, check_tile, predict_labels
 
 LABELS = ".tif"
 PROBABILITIES = "_probabilities.tif"
@@ -82,7 +82,7 @@ class FolderResult:
     failed: dict[Path, str]
 
 
-def predict_folder(
+def predict_folder(  # noqa: PLR0913
     model: Model,
     images: str | Path,
     out: str | Path,
@@ -90,9 +90,11 @@ def predict_folder(
     probabilities: bool = False,
     extras: Extras | None = None,
     tile: int | None = None,
+    memory: int | None = None,
     overwrite: bool = False,
     on_image: Callable[[int, int, str], None] | None = None,
     on_tile: OnTile | None = None,
+    on_smaller_tile: OnSmallerTile | None = None,
 ) -> FolderResult:
     """Segment all images of a folder, or one file.
 
@@ -109,12 +111,16 @@ def predict_folder(
         What else to write.
     tile : int, optional
         Rows and columns a tile may have at most.
+    memory : int, optional
+        Bytes that this process may hold at its peak; the tile is the largest that fits.
     overwrite : bool
         Replace results that are there already. Never replaces one of the images, nor anything beside them.
     on_image : callable, optional
         Called with (number, of how many files, name) before each file.
     on_tile : callable, optional
         Called with (tiles done, tiles in all) of the image under way.
+    on_smaller_tile : callable, optional
+        Called with (tile, smaller tile) where memory ran out and the image under way begins again.
 
     Returns
     -------
@@ -154,7 +160,9 @@ def predict_folder(
                 pixels = np.moveaxis(channels_first(picture.pixels, model.contract.network.in_channels), 0, -1)
                 if ROIS in endings:
                     check_rois_fit((pixels.shape[0], pixels.shape[1]))
-                result = model.predict(picture.pixels, tile=tile, on_tile=on_tile)
+                result = model.predict(
+                    picture.pixels, tile=tile, memory=memory, on_tile=on_tile, on_smaller_tile=on_smaller_tile
+                )
                 labels = predict_labels(model.contract, result)
                 folder.mkdir(parents=True, exist_ok=True)
                 with written_together(folder, overwrite=free.may_replace) as parts:
