@@ -554,7 +554,7 @@ def test_a_folder_of_both_kinds(big, tmp_path):
 
 
 def test_a_tiff_that_does_not_fit_the_memory(big, tmp_path, monkeypatch):
-    monkeypatch.setattr(scale, "BYTES_OF_LABELS", 10**9)
+    monkeypatch.setattr(scale, "OBJECT_BYTES", 10**9)
     assert "big.tif: 150×140 px; " in run("predict", "RUN", "big.tif", "--out", "out")
     assert (tmp_path / "out" / "big.tif").is_file()
 

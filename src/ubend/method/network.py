@@ -262,7 +262,14 @@ class TwoConvolutions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, inputs, rows, columns) to (batch, outputs, rows − 4, columns − 4), or the same size if padded."""
-        x = torch.relu_(self.first_norm(self.first(x)))
+        return self.second_half(self.first_half(x))
+
+    def first_half(self, x: Tensor) -> Tensor:
+        """Map as far as the first ReLU."""
+        return torch.relu_(self.first_norm(self.first(x)))
+
+    def second_half(self, x: Tensor) -> Tensor:
+        """Map from there on."""
         return torch.relu_(self.second_norm(self.second(x)))
 
 
@@ -330,12 +337,17 @@ class UNet(nn.Module):
             x = self.up[level](x)
             if config.up_relu:
                 x = torch.relu_(x)
-            crop = skip_crop(level, config.depth) if config.padding == "none" else 0
-            skip = skips.pop()
-            skip = skip[..., crop : skip.shape[-2] - crop, crop : skip.shape[-1] - crop]
-            x = self.merge[level](torch.cat([x, skip], dim=1))
+            # Here a prediction needs most memory: no line holds a map that the next does not need.
+            x = torch.cat([x, self._cropped(skips.pop(), level)], dim=1)
+            merge: TwoConvolutions = self.merge[level]  # type: ignore[assignment]
+            x = merge.first_half(x)
+            x = merge.second_half(x)
         with torch.autocast(x.device.type, enabled=False):  # scores keep all their digits in mixed precision
             return self.head(x.float())  # type: ignore[no-any-return]
+
+    def _cropped(self, skip: Tensor, level: int) -> Tensor:
+        crop = skip_crop(level, self.config.depth) if self.config.padding == "none" else 0
+        return skip[..., crop : skip.shape[-2] - crop, crop : skip.shape[-1] - crop]
 
 
 def initialise(net: nn.Module, generator: torch.Generator | None = None) -> None:

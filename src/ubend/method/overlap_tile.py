@@ -77,6 +77,7 @@ def predict_tiles(
             result = np.empty((scores.shape[0], rows, columns), dtype=np.float32)
         height, width = row.stop - row.start, column.stop - column.start
         result[:, row.start : row.stop, column.start : column.stop] = scores[:, :height, :width]
+        del scores  # or the next tile would find less memory than this one
         if on_tile is not None:
             on_tile(number, count)
     assert result is not None  # there is at least one tile

@@ -31,6 +31,7 @@ from ubend.run.contract import Contract, channels_first
 from ubend.run.model import Model
 from ubend.run.pipeline import Behind, Limit, Turn, Waiting, reading_ahead
 from ubend.run.prediction import (
+    OnSmallerTile,
     OnTile,
     check_resampling,
     check_tile,
@@ -115,9 +116,11 @@ def predict_folder(  # noqa: PLR0913
     extras: Extras | None = None,
     tile: int | None = None,
     resample: bool = False,
+    memory: int | None = None,
     overwrite: bool = False,
     on_image: Callable[[int, int, str], None] | None = None,
     on_tile: OnTile | None = None,
+    on_smaller_tile: OnSmallerTile | None = None,
 ) -> FolderResult:
     """Segment all images of a folder, or one file.
 
@@ -141,12 +144,16 @@ def predict_folder(  # noqa: PLR0913
     resample : bool
         Segment at the pixel size of the model, and bring labels (nearest) and probabilities (linear) back onto the
         pixels of the image. An image that does not say its pixel size fails.
+    memory : int, optional
+        Bytes that this process may hold at its peak; the tile is the largest that fits.
     overwrite : bool
         Replace results that are there already. Never replaces one of the images, nor anything beside them.
     on_image : callable, optional
         Called with (number, of how many files, name) before each file.
     on_tile : callable, optional
         Called with (tiles done, tiles in all) of the image under way.
+    on_smaller_tile : callable, optional
+        Called with (tile, smaller tile) where memory ran out and the image under way begins again.
 
     Returns
     -------
@@ -175,6 +182,7 @@ def predict_folder(  # noqa: PLR0913
     _check_results_free(free, endings, table)
     results = _Results(model.contract, folder, endings, table, free, extras.paint, tile, resample)
     waiting = Waiting()
+    predict = partial(model.predict, tile=tile, memory=memory, on_tile=on_tile, on_smaller_tile=on_smaller_tile)
     with (
         reading_ahead(files, read_images, size=_bytes, limit=AHEAD, waiting=waiting) as ahead,
         Behind(threads=WRITERS, limit=BEHIND, waiting=waiting) as behind,
@@ -183,7 +191,7 @@ def predict_folder(  # noqa: PLR0913
             if on_image is not None:
                 on_image(number, len(files), file.name)
             try:
-                _predict_file(model, file, read, results, behind, on_tile)
+                _predict_file(predict, file, read, results, behind)
             except (InputError, FileError, OutOfMemory) as error:
                 if results.stops_all(error):
                     raise
@@ -203,25 +211,24 @@ def predict_folder(  # noqa: PLR0913
 
 
 def _predict_file(
-    model: Model,
+    predict: Callable[[NDArray[Any]], NDArray[np.float32]],
     file: Path,
     read: Callable[[], list[Picture]],
     results: "_Results",
     behind: Behind,
-    on_tile: OnTile | None,
 ) -> None:
     """Predict all images of a file, and leave the rest to threads."""
     pictures = read()
     results.check(file, pictures, behind)
     for picture in pictures:
-        pixels = np.moveaxis(channels_first(picture.pixels, model.contract.network.in_channels), 0, -1)
+        pixels = np.moveaxis(channels_first(picture.pixels, results.contract.network.in_channels), 0, -1)
         shape = pixels.shape[0], pixels.shape[1]
         if ROIS in results.endings:
             check_rois_fit(shape)
         seen = picture.pixels
-        if results.resample and (wanted := shape_for_model(model.contract, shape, picture.pixel_size)) != shape:
+        if results.resample and (wanted := shape_for_model(results.contract, shape, picture.pixel_size)) != shape:
             seen = np.moveaxis(resized(np.moveaxis(pixels, -1, 0), wanted, order=1), 0, -1)
-        found = model.predict(seen, tile=results.tile, on_tile=on_tile)
+        found = predict(seen)
         behind.put(partial(results.write, picture, pixels, found), size=picture.pixels.nbytes + found.nbytes)
 
 

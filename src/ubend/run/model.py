@@ -17,7 +17,7 @@ from ubend.method.network import UNet, for_prediction
 from ubend.method.objects import ObjectRules
 from ubend.run.contract import Contract
 from ubend.run.device import choose_device
-from ubend.run.prediction import OnTile, predict_labels, predict_probabilities
+from ubend.run.prediction import OnSmallerTile, OnTile, predict_labels, predict_probabilities
 
 FORMAT = "ubend-model"
 FORMAT_VERSION = 3
@@ -54,9 +54,11 @@ class Model:
         image: NDArray[Any],
         *,
         tile: int | None = None,
+        memory: int | None = None,
         views: str | None = None,
         exact: bool = False,
         on_tile: OnTile | None = None,
+        on_smaller_tile: OnSmallerTile | None = None,
     ) -> NDArray[np.float32]:
         """Give the probability of each class at each pixel; see `prediction.predict_probabilities`.
 
@@ -65,8 +67,9 @@ class Model:
         ndarray of float32, shape (classes, rows, columns)
         """
         return predict_probabilities(
-            self.predictor, self.contract, image, tile=tile, views=views, exact=exact, on_tile=on_tile
-        )
+            self.predictor, self.contract, image, tile=tile, memory=memory, views=views, exact=exact, on_tile=on_tile,
+            on_smaller_tile=on_smaller_tile,
+        )  # fmt: skip
 
     def segment(
         self, image: NDArray[Any], *, tile: int | None = None, objects: ObjectRules | None = None

@@ -1,7 +1,9 @@
 """Prediction: image → normalised → tiles → probabilities → labels."""
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NoReturn, get_args
 
 import numpy as np
 import torch
@@ -16,12 +18,27 @@ from ubend.method.objects import ObjectRules, foreground_to_objects
 from ubend.method.overlap_tile import predict_tiles
 from ubend.method.resampling import resized, sample, sampling_grid
 from ubend.run.contract import Contract, channels_first
-from ubend.run.device import autocast, free_memory, is_out_of_memory, kept_memory, mixed_precision
+from ubend.run.device import (
+    autocast,
+    free_memory,
+    is_out_of_memory,
+    kept_memory,
+    mixed_precision,
+    own_pages,
+    resident_memory,
+)
+from ubend.run.memory import (
+    KEPT,
+    label_bytes,
+    largest_tile_within,
+    result_bytes,
+    say_bytes,
+    smallest_tile,
+    tile_bytes,
+)
 
 LARGEST_TILE = 1532
-"""Rows and columns beyond which a larger tile saves little: the halo costs 9 % there."""
-BYTES_PER_VALUE = 24
-"""Peak memory of a tile in bytes, divided by its pixels and the width of the network; half as much in 16 bits."""
+"""Rows and columns beyond which a larger tile saves little: the halo costs 9 % there. Stated memory may hold more."""
 ROTATIONS = 7
 """Rotated versions of the input that the paper averages at test time."""
 LIKE_SIZE = 1.1
@@ -30,21 +47,24 @@ LARGEST_SCALE = 10
 """Nobody trains at a tenth of the size wanted: a pixel size in other units is likelier."""
 
 OnTile = Callable[[int, int], None]
+OnSmallerTile = Callable[[int, int], None]
+"""Called with the tile that did not fit the memory and the smaller one that is tried instead."""
 Views = Literal["one", "dihedral", "rotations"]
 VIEWS: dict[Views, int] = {"one": 1, "dihedral": 8, "rotations": ROTATIONS}
 """How many of each there are."""
 
 
-@kept_memory
 def predict_probabilities(
     network: UNet,
     contract: Contract,
     image: NDArray[Any],
     *,
     tile: int | None = None,
+    memory: int | None = None,
     views: str | None = None,
     exact: bool = False,
     on_tile: OnTile | None = None,
+    on_smaller_tile: OnSmallerTile | None = None,
 ) -> NDArray[np.float32]:
     """Give the probability of each class at each pixel; after them the distance, where a model has learned it.
 
@@ -58,12 +78,18 @@ def predict_probabilities(
     tile : int, optional
         Rows and columns a tile may have at most; without it what the memory allows. It changes time and memory,
         not the result.
+    memory : int, optional
+        Bytes that this process may hold at its peak, choosing labels counted too; on a GPU, bytes of its memory.
+        The tile is the largest that fits. Without it a share of what is free is used.
     views : {"one", "dihedral", "rotations"}, optional
         Other views than the contract's.
     exact : bool
         Compute in float32 also where the device is faster in 16 bits.
     on_tile : callable, optional
         Called with (tiles done, tiles in all); with the rotated views once for each of them.
+    on_smaller_tile : callable, optional
+        Called with (tile, smaller tile) where memory runs out on the way and no tile was asked for: all tiles are
+        then computed again, smaller.
 
     Returns
     -------
@@ -75,33 +101,49 @@ def predict_probabilities(
     InputError
         If the image has other channels than the model, holds NaN, or the tile or the views are not possible.
     OutOfMemory
-        If the tile asked for does not fit; the message names one that does.
+        If the tile asked for, or the image, does not fit; the message names what does.
     """
     pixels = channels_first(image, contract.network.in_channels)
     offset, gain = (value.reshape(-1, 1, 1) for value in contract.normalisation.offset_and_gain(pixels))
     device = next(network.parameters()).device
-    largest = _largest_tile(contract.network, pixels.shape[1:], device, tile)
+    sixteen_bits = not exact and mixed_precision(device) is not None
     chosen = views or contract.views
     if chosen not in get_args(Views):
         raise InputError(f"views is {' or '.join(map(repr, get_args(Views)))}, not {chosen!r}")
+    shape = pixels.shape[1], pixels.shape[2]
+    room = _Room(contract, shape, device, memory, sixteen_bits=sixteen_bits, views=chosen)
+    budget = room.budget()
+    largest = room.tile(tile, budget)
 
-    def within_memory(part: NDArray[Any]) -> NDArray[np.float32]:
+    def whole(part: NDArray[Any], on_tile: OnTile | None) -> NDArray[np.float32]:
+        predict = partial(predict_part, network, contract, offset=offset, gain=gain, views=chosen, exact=exact)
+        return predict_tiles(part, predict, depth=contract.network.depth, largest_tile=largest, on_tile=on_tile)
+
+    def image_by(tile: int) -> NDArray[np.float32] | None:
+        """Predict the image; None where memory runs out."""
+        nonlocal largest
+        largest = tile
         try:
-            return predict_part(network, contract, part, offset, gain, views=chosen, exact=exact)
+            with kept_memory if room.may_keep(tile, budget) else own_pages():
+                if chosen == "rotations":
+                    return _mean_over_rotations(pixels, lambda part: whole(part, None), on_tile)
+                return whole(pixels, on_tile)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            depth = contract.network.depth
-            fitting = nearest_valid_inputs(max(largest // 2, smallest_input_for(2**depth, depth)), depth)[0]
-            message = f"tiles of {largest} px do not fit the memory of {device}; try --tile {fitting}"
-            raise OutOfMemory(message) from None
+        return None
 
-    def whole(part: NDArray[Any], on_tile: OnTile | None) -> NDArray[np.float32]:
-        return predict_tiles(part, within_memory, depth=contract.network.depth, largest_tile=largest, on_tile=on_tile)
-
-    if chosen == "rotations":
-        return _mean_over_rotations(pixels, lambda part: whole(part, None), on_tile)
-    return whole(pixels, on_tile)
+    while (result := image_by(largest)) is None:
+        smaller = _next_smaller(contract.network, min(largest, smallest_input_for(max(shape), contract.network.depth)))
+        if tile is not None or smaller is None:
+            advice = f"; try --tile {smaller}" if smaller else ", and there is no smaller one"
+            raise OutOfMemory(f"tiles of {largest} px do not fit the memory of {device}{advice}")
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        if on_smaller_tile is not None:
+            on_smaller_tile(largest, smaller)
+        largest = smaller
+    return result
 
 
 @torch.inference_mode()
@@ -138,16 +180,18 @@ def predict_part(
     device = next(network.parameters()).device
     dtype = None if exact else mixed_precision(device)
     x = torch.from_numpy((part.astype(np.float32) - offset) * gain).unsqueeze(0).to(device)
-    turns = DIHEDRAL if (views or contract.views) == "dihedral" else DIHEDRAL[:1]
-    total: Tensor | None = None
-    for quarter_turns, flip in turns:
+
+    def one_view(quarter_turns: int, flip: bool) -> Tensor:
         seen = _turned(x, quarter_turns, flip).contiguous(memory_format=torch.channels_last)
         with autocast(device, dtype):
             scores = network(seen)
-        p = _turned_back(_to_probabilities(scores.float(), contract), quarter_turns, flip)
-        total = p.clone() if total is None else total.add_(p)
-    assert total is not None  # there is at least one view
-    found: NDArray[np.float32] = (total[0] / len(turns)).cpu().numpy()
+        return _turned_back(_to_probabilities(scores.float(), contract), quarter_turns, flip)
+
+    first, *others = DIHEDRAL if (views or contract.views) == "dihedral" else DIHEDRAL[:1]
+    total = one_view(*first)
+    for view in others:
+        total += one_view(*view)
+    found: NDArray[np.float32] = total[0].div_(len(others) + 1).cpu().numpy()
     return found
 
 
@@ -282,38 +326,102 @@ def _mean_over_rotations(
     return (total / ROTATIONS).astype(np.float32)
 
 
-def _largest_tile(config: NetworkConfig, shape: tuple[int, ...], device: torch.device, asked: int | None) -> int:
-    """Choose the largest tile that half of the free memory holds, or check the one asked for."""
-    check_tile(config, asked)
-    smallest = smallest_input_for(2**config.depth, config.depth)
-    memory = free_memory(device)
-    fits = int(np.sqrt(memory / 2 / (BYTES_PER_VALUE * config.width)))
-    if fits < smallest:
+@dataclass(frozen=True)
+class _Room:
+    """The memory that one image has for its tiles."""
+
+    contract: Contract
+    shape: tuple[int, int]
+    device: torch.device
+    memory: int | None
+    sixteen_bits: bool
+    views: str
+
+    def tile(self, asked: int | None, budget: float) -> int:
+        """Choose the largest tile that fits, or check the one asked for.
+
+        No memory stated, half of what is free is left to the image; the tile is then so small that freed memory can be
+        kept.
+        """
+        config = self.contract.network
+        check_tile(config, asked)
+        needed = smallest_input_for(max(self.shape), config.depth) if self.views != "rotations" else None
+        fitting = self._largest_within(budget)
+        if fitting is None:
+            self._refuse(budget)
+        if asked is not None:
+            wanted = nearest_valid_inputs(min(asked, needed or asked), config.depth)[0]
+            if wanted > fitting:
+                raise OutOfMemory(
+                    f"a tile of {asked} px needs about {say_bytes(self._bytes(wanted))}, and "
+                    f"{say_bytes(max(budget, 0))} are free for it; --tile {fitting} fits"
+                )
+            return asked
+        if self.memory is None:
+            keeping = self._largest_within(budget / KEPT) if self.device.type == "cpu" else fitting
+            fitting = min(keeping or fitting, max(LARGEST_TILE, smallest_tile(config)))
+        return min(fitting, max(needed or fitting, smallest_tile(config)))
+
+    def may_keep(self, tile: int, budget: float) -> bool:
+        """Whether freed memory can be kept, which is faster and takes more."""
+        return KEPT * self._bytes(nearest_valid_inputs(tile, self.contract.network.depth)[0]) <= budget
+
+    def budget(self) -> float:
+        """Bytes for the tiles; negative if the image alone is too much."""
+        free = free_memory(self.device)
+        if self.memory is None:
+            return free / 2
+        if self.device.type != "cpu":
+            return min(self.memory, free)
+        left = min(self.memory - resident_memory(), free)
+        labels = label_bytes(self.shape, instances=self.contract.task.kind == "instances")
+        result = self._result_bytes()
+        return left - result if result + labels <= left else -labels
+
+    def _result_bytes(self) -> int:
+        return result_bytes(self.contract.network, self.shape, rotations=self.views == "rotations")
+
+    def _bytes(self, tile: int) -> int:
+        views = VIEWS["dihedral"] if self.views == "dihedral" else 1
+        return tile_bytes(self.contract.network, tile, sixteen_bits=self.sixteen_bits, views=views)
+
+    def _largest_within(self, memory: float) -> int | None:
+        views = VIEWS["dihedral"] if self.views == "dihedral" else 1
+        return largest_tile_within(self.contract.network, memory, sixteen_bits=self.sixteen_bits, views=views)
+
+    def _refuse(self, budget: float) -> NoReturn:
+        smallest = smallest_tile(self.contract.network)
+        tile = self._bytes(smallest)
+        if self.memory is None:
+            raise OutOfMemory(
+                f"the smallest tile of this network, {smallest} px, needs {say_bytes(tile)}, and half of the "
+                f"{say_bytes(2 * budget)} that are free is kept for the image"
+            )
+        if self.device.type != "cpu":
+            raise OutOfMemory(
+                f"the smallest tile of this network, {smallest} px, needs {say_bytes(tile)} of {self.device}"
+            )
+        labels = label_bytes(self.shape, instances=self.contract.task.kind == "instances")
+        held, result = resident_memory(), self._result_bytes()
+        least = 1.02 * (held + result + max(labels, tile))
         raise OutOfMemory(
-            f"the smallest tile of this network, {smallest} px, needs {_megabytes(config, smallest)} MB, "
-            f"and half of the {memory // 2**20} MB that are free is kept for the image"
+            f"an image of {self.shape[0]}×{self.shape[1]} px does not fit {say_bytes(self.memory)}: the program and "
+            f"the image hold {say_bytes(held)}, the probabilities take {say_bytes(result)}, tiles at least "
+            f"{say_bytes(tile)}, labels {say_bytes(labels)}; --memory {say_bytes(least, up=True)} would do"
         )
-    fitting = nearest_valid_inputs(fits, config.depth)[0]
-    whole = smallest_input_for(max(shape), config.depth)
-    if asked is None:
-        return min(fitting, max(LARGEST_TILE, smallest), max(whole, smallest))
-    if min(asked, whole) > fitting:
-        raise OutOfMemory(
-            f"a tile of {asked} px needs about {_megabytes(config, asked)} MB, and {memory // 2**20} MB are free; "
-            f"--tile {fitting} fits"
-        )
-    return asked
+
+
+def _next_smaller(config: NetworkConfig, tile: int) -> int | None:
+    """About half as many pixels; None if there is no smaller tile."""
+    smaller = max(nearest_valid_inputs(int(0.7 * tile), config.depth)[0], smallest_tile(config))
+    return smaller if smaller < tile else None
 
 
 def check_tile(config: NetworkConfig, tile: int | None) -> None:
     """Raise InputError if the tile asked for is too small for a network."""
-    smallest = smallest_input_for(2**config.depth, config.depth)
+    smallest = smallest_tile(config)
     if tile is not None and tile < smallest:
         raise InputError(f"a tile of {tile} px is too small for this network; the smallest is {smallest}")
-
-
-def _megabytes(config: NetworkConfig, tile: int) -> int:
-    return BYTES_PER_VALUE * config.width * tile**2 // 2**20
 
 
 def margin(config: NetworkConfig) -> int:

@@ -32,14 +32,15 @@ from ubend.data.large_results import create_labels, create_probabilities
 from ubend.data.large_tiff import write_large_tiff
 from ubend.data.large_zarr import is_zarr
 from ubend.data.tables import write_table
-from ubend.errors import FileError, InputError, UbendError
-from ubend.method.geometry import Span, mirror, tile_spans
+from ubend.errors import FileError, InputError, OutOfMemory, UbendError
+from ubend.method.geometry import Span, mirror, smallest_input_for, tile_spans
 from ubend.method.large_objects import objects_in_blocks
 from ubend.method.measurements import measure_objects_in_blocks
 from ubend.run.contract import Contract, channels_first
-from ubend.run.device import choose_device, kept_memory
+from ubend.run.device import choose_device, free_memory, kept_memory, mixed_precision, resident_memory
+from ubend.run.memory import KEPT, OBJECT_BYTES, largest_tile_within, say_bytes, smallest_tile, tile_bytes
 from ubend.run.model import FILE_NAME, load
-from ubend.run.prediction import _largest_tile, predict_labels, predict_part
+from ubend.run.prediction import LARGEST_TILE, check_tile, predict_labels, predict_part
 
 OBJECTS_BLOCK = 2048
 """Rows and columns in which single objects are found at a time."""
@@ -51,8 +52,6 @@ JOB, DONE = "job.json", "blocks.jsonl"
 """In that folder: what is being made, and which blocks are done."""
 FAST = ZstdCodec(level=1)
 """Compression of what is only kept until the results are written."""
-BYTES_OF_LABELS = 40
-"""A pixel, that finding single objects takes in memory."""
 
 
 @dataclass(frozen=True)
@@ -226,9 +225,7 @@ def predict_large(  # noqa: PLR0913
     with _unfinished(names.unfinished, resume=resume) as folder:
         samples = [_sample(opened, plane, contract) for plane in opened.planes]
         known = _read_job(folder)
-        side = known["tile"] if known and tile is None else _largest_tile(
-            contract.network, (opened.rows, opened.columns), choose_device(device), tile
-        )  # fmt: skip
+        side = known["tile"] if known and tile is None else _tile(contract, opened, device, tile, memory, exact=exact)
         blocks = _blocks(opened, side, contract.network.depth)
         _same_job(folder, known, _job(model, opened, samples, side, contract, probabilities=probabilities, exact=exact))
         store = _Store.create(folder, opened, contract, blocks, probabilities=probabilities)
@@ -245,7 +242,7 @@ def predict_large(  # noqa: PLR0913
             tell(Progress("blocks", count, len(blocks)))
 
         (engine or in_this_process)(work, left, finished)
-        found = _find_objects(store, opened, contract, tell) if names.counts_objects else []
+        found = _find_objects(store, opened, contract, _objects_block(memory), tell) if names.counts_objects else []
         _write_results(store, names, contract, found, tell)
     return LargeResult(
         labels=names.labels,
@@ -307,7 +304,7 @@ def _needed(path: Path, contract: Contract) -> int:
         image = open_large(path)
     except FileError:
         return 0  # it is named with the reason when it is read
-    a_pixel = image.channels * (image.dtype.itemsize + 4) + 4 * contract.network.classes + BYTES_OF_LABELS
+    a_pixel = image.channels * (image.dtype.itemsize + 4) + 4 * contract.network.classes + OBJECT_BYTES
     return image.rows * image.columns * a_pixel
 
 
@@ -368,6 +365,39 @@ def _blocks(image: LargeImage, largest_input: int, depth: int) -> list[Block]:
     spans = [tile_spans(length, largest_input=largest_input, depth=depth) for length in (image.rows, image.columns)]
     places = [(plane, r, c) for plane in range(len(image.planes)) for r in spans[0] for c in spans[1]]
     return [Block(number, *place) for number, place in enumerate(places)]
+
+
+def _tile(
+    contract: Contract, image: LargeImage, device: str | None, asked: int | None, memory: int | None, *, exact: bool
+) -> int:
+    """Choose the largest tile for which a process has memory, or check the one asked for."""
+    config, chosen = contract.network, choose_device(device)
+    check_tile(config, asked)
+    if asked is not None:
+        return asked
+    free = free_memory(chosen)
+    room = free / 2 if memory is None else min(free, memory if chosen.type != "cpu" else memory - resident_memory())
+    sixteen_bits = not exact and mixed_precision(chosen) is not None
+    views = 8 if contract.views == "dihedral" else 1
+    kept = KEPT if chosen.type == "cpu" else 1
+    fitting = largest_tile_within(config, room / kept, sixteen_bits=sixteen_bits, views=views)
+    if fitting is None:
+        smallest = kept * tile_bytes(config, smallest_tile(config), sixteen_bits=sixteen_bits, views=views)
+        least = smallest + (resident_memory() if chosen.type == "cpu" else 0)
+        raise OutOfMemory(
+            f"the smallest tile of this network needs {say_bytes(smallest)} beside what the program holds: "
+            f"--memory {say_bytes(1.02 * least, up=True)} would do"
+        )
+    whole = smallest_input_for(max(image.rows, image.columns), config.depth)
+    return max(min(fitting, LARGEST_TILE, whole), smallest_tile(config))
+
+
+def _objects_block(memory: int | None) -> int:
+    """Rows and columns in which single objects are found at a time, as the memory allows."""
+    if memory is None:
+        return OBJECTS_BLOCK
+    side = int(np.sqrt(max(memory - resident_memory(), 0) / OBJECT_BYTES))
+    return min(max(side // 256 * 256, 256), OBJECTS_BLOCK)
 
 
 def _sample(image: LargeImage, plane: tuple[int, ...], contract: Contract) -> NDArray[Any]:
@@ -559,7 +589,9 @@ class _Plane:
         self.array[(*self.place, *index)] = values
 
 
-def _find_objects(store: _Store, image: LargeImage, contract: Contract, tell: Callable[[Progress], None]) -> list[int]:
+def _find_objects(
+    store: _Store, image: LargeImage, contract: Contract, block: int, tell: Callable[[Progress], None]
+) -> list[int]:
     """Find the single objects of each plane; return how many there are."""
     found = []
     maps = store.maps
@@ -569,7 +601,7 @@ def _find_objects(store: _Store, image: LargeImage, contract: Contract, tell: Ca
         found.append(
             objects_in_blocks(
                 _Plane(maps, (plane, foreground)), contract.objects, _Plane(store.labels, (plane,)), distance=distance,
-                block=OBJECTS_BLOCK, on_block=lambda done, of: tell(Progress("objects", done, of)),
+                block=block, on_block=lambda done, of: tell(Progress("objects", done, of)),
             )
         )  # fmt: skip
     return found
