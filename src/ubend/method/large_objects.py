@@ -152,7 +152,9 @@ def _one_after_the_other(tables: list[_Table]) -> _Table:
     return _Table(chained("first"), chained("area"), chained("highest"), chained("start"), chained("stop"))
 
 
-def _look_up(labels: _Labels, count: int, window: Window, columns: int, rules: ObjectRules, read: Any) -> _Table:
+def _look_up(
+    labels: _Labels, count: int, window: Window, columns: int, rules: ObjectRules, read: Callable[[], NDArray[Any]]
+) -> _Table:
     """Make the table of objects numbered within a window; `read` gives the probabilities there."""
     row, column = np.divmod(steps.first_pixels(labels, count), labels.shape[1])
     corner = np.array([side.start for side in window])
@@ -259,7 +261,9 @@ def _give_back(
         wide = widened(window, steps.gap_reach(gap) if gap > 0 else 0, shape)
         inner = within(window, wide)
         values = np.asarray(out[wide])
-        before = object_of[np.where(values < pieces, values, 0)]  # above: the background of a block before this
+        before = object_of[
+            np.where(values < pieces, values, 0)
+        ]  # higher numbers, of blocks before, stand in background
         values, labels = values[inner].copy(), before[inner]
         if gap > 0:
             labels = steps.with_gap(before, gap, inner)
