@@ -152,8 +152,10 @@ def _one_after_the_other(tables: list[_Table]) -> _Table:
     return _Table(chained("first"), chained("area"), chained("highest"), chained("start"), chained("stop"))
 
 
-def _look_up(labels: _Labels, count: int, window: Window, columns: int, rules: ObjectRules, read: Any) -> _Table:
-    """Make the table of objects numbered within a window; `read` gives the probabilities there."""
+def _look_up(
+    labels: _Labels, count: int, window: Window, columns: int, rules: ObjectRules, probability: NDArray[Any] | None
+) -> _Table:
+    """Make the table of objects numbered within a window, with the probabilities there if they matter."""
     row, column = np.divmod(steps.first_pixels(labels, count), labels.shape[1])
     corner = np.array([side.start for side in window])
     start, stop = np.zeros((count + 1, 2), np.int64), np.zeros((count + 1, 2), np.int64)
@@ -164,10 +166,14 @@ def _look_up(labels: _Labels, count: int, window: Window, columns: int, rules: O
     return _Table(
         first=(row + corner[0]) * columns + column + corner[1],
         area=steps.areas(labels, count) if rules.smallest > 1 else np.zeros(count + 1, np.int64),
-        highest=steps.highest(labels, count, read()) if rules.surest > rules.threshold else np.zeros(count + 1),
+        highest=np.zeros(count + 1) if probability is None else steps.highest(labels, count, probability),
         start=start,
         stop=stop,
     )
+
+
+def _asks_surest(rules: ObjectRules) -> bool:
+    return rules.surest > rules.threshold  # otherwise every object reaches it
 
 
 def _label(
@@ -179,7 +185,7 @@ def _label(
     for done, window in enumerate(windows, start=1):
         probability = np.asarray(foreground[window])
         labels, found = steps.components(probability, rules.threshold)
-        tables.append(_look_up(labels, found, window, columns, rules, lambda values=probability: values))
+        tables.append(_look_up(labels, found, window, columns, rules, probability if _asks_surest(rules) else None))
         pieces = np.where(labels > 0, labels.astype(np.int64) + count, 0)
         out[window] = pieces.astype(np.uint32)
         pairs += [_pairs(seam, directions=2) for seam in seams.beside(window, pieces)]
@@ -213,9 +219,8 @@ def _part(
     boxes = components.start[1:], components.stop[1:]
     windows = steps.part(read, *boxes, shape, distance, rules.split, side=side, on_group=tell.share)
     for window, parts, found in windows:
-        tables.append(
-            _look_up(parts, found, window, shape[1], rules, lambda where=window: np.asarray(foreground[where]))
-        )
+        probability = np.asarray(foreground[window]) if _asks_surest(rules) else None
+        tables.append(_look_up(parts, found, window, shape[1], rules, probability))
         values, there = np.asarray(out[window]), parts > 0
         parted.append(np.unique(component_of[values[there]]))
         out[window] = np.where(there, parts.astype(np.int64) + (pieces - 1 + count), values).astype(np.uint32)
@@ -233,7 +238,7 @@ def _kept(
     keep = found.first != _GONE
     if rules.smallest > 1:
         keep &= found.area >= rules.smallest
-    if rules.surest > rules.threshold:
+    if _asks_surest(rules):
         keep &= found.highest >= rules.surest
     keep[0] = False
     closed_up, _ = steps.closed_up(keep)
@@ -259,7 +264,9 @@ def _give_back(
         wide = widened(window, steps.gap_reach(gap) if gap > 0 else 0, shape)
         inner = within(window, wide)
         values = np.asarray(out[wide])
-        before = object_of[np.where(values < pieces, values, 0)]  # above: the background of a block before this
+        before = object_of[
+            np.where(values < pieces, values, 0)
+        ]  # higher numbers, of blocks before, stand in background
         values, labels = values[inner].copy(), before[inner]
         if gap > 0:
             labels = steps.with_gap(before, gap, inner)
