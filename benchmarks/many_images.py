@@ -81,7 +81,8 @@ def measured(sources: Path, folder: Path, views: str, threads: int, out: Path) -
     environment = {**os.environ, "PYTHONPATH": str(sources), "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, __file__, "--here", str(folder), views, str(out)]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    return dict(json.loads(said.splitlines()[-1]))
+    found: dict[str, float] = json.loads(said.splitlines()[-1])
+    return found
 
 
 def same_files(one: Path, other: Path) -> bool:
