@@ -120,4 +120,5 @@ def write_foreground(job: Job, stem: str, probability: NDArray[np.floating[Any]]
         return
     write_labels(job, stem, foreground)
     both = np.stack([1 - probability, probability]).astype(np.float32)
-    tifffile.imwrite(job.out / f"{stem}_probabilities.tif", both, photometric="minisblack")
+    axes = {"axes": "CYX"}  # two classes of one image, not two images
+    tifffile.imwrite(job.out / f"{stem}_probabilities.tif", both, photometric="minisblack", metadata=axes)
