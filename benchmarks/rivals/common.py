@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +99,18 @@ def write_report(job: Job, clock: Clock, steps: int, packages: Sequence[str], **
     report = {
         "minutes": clock.minutes(),
         "steps": steps,
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: _version(name) for name in packages},
         **more,
     }
     (job.out / REPORT).write_text(json.dumps(report), encoding="utf-8")
+
+
+def _version(package: str) -> str:
+    """Tell the version of a package, which may have been installed as its CPU build."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return version(f"{package}-cpu")
 
 
 def write_labels(job: Job, stem: str, labels: NDArray[Any]) -> None:
@@ -120,4 +128,5 @@ def write_foreground(job: Job, stem: str, probability: NDArray[np.floating[Any]]
         return
     write_labels(job, stem, foreground)
     both = np.stack([1 - probability, probability]).astype(np.float32)
-    tifffile.imwrite(job.out / f"{stem}_probabilities.tif", both, photometric="minisblack")
+    axes = {"axes": "CYX"}  # two classes of one image, not two images
+    tifffile.imwrite(job.out / f"{stem}_probabilities.tif", both, photometric="minisblack", metadata=axes)
