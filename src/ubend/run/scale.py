@@ -44,7 +44,7 @@ from ubend.run.prediction import LARGEST_TILE, check_tile, predict_labels, predi
 
 OBJECTS_BLOCK = 2048
 """Rows and columns in which single objects are found at a time."""
-LABELS_CHUNK = 1024
+LABELS_CHUNK = 512
 """Rows and columns of a chunk of label images of single objects."""
 UNFINISHED = ".unfinished"
 """Ending of the folder that holds what is not finished."""
