@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ubend.run.folds import FoldsState
     from ubend.run.model import Model
     from ubend.run.training import Progress as TrainingProgress
+    from ubend.run.verification import Verification
 
 app = typer.Typer(
     name="ubend",
@@ -53,7 +54,15 @@ TaskKind = Annotated[
 ]
 Ignore = Annotated[int | None, typer.Option(help="The label of pixels that are not labelled.")]
 
+Memory = Annotated[
+    str | None,
+    typer.Option(help="How much the program may hold, as 2GB or 500MB; without it a share of what is free."),
+]
+
 OTHER_RULES = "Single objects, other than training chose"
+
+OVERHEADS = (572, 1020, 1532, 2044)
+"""Tiles whose cost `describe` tells, beside the smallest."""
 
 DEMO_SCENES = {
     "cells": "touching cells in phase contrast",
@@ -222,15 +231,20 @@ def predict(
             "--clear-border/--keep-border", help="Leave out objects cut by the border.", rich_help_panel=OTHER_RULES
         ),
     ] = None,
-    tile: Annotated[int | None, typer.Option(help="Rows and columns a tile may have at most.")] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Rows and columns a tile may have at most; without it what the memory holds.")
+    ] = None,
+    memory: Memory = None,
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Segment images of any size: for each STEM.tif with its labels; of single objects also tables of what they are."""
     from ubend.faces.pictures import outlined
     from ubend.run.folders import Extras
+    from ubend.run.memory import parse_bytes
     from ubend.run.model import load
 
+    limit = None if memory is None else parse_bytes(memory)
     loaded = load(model, device=device)
     asked = {
         "threshold": threshold, "split": split, "smallest": smallest, "surest": surest, "fill_holes": fill_holes,
@@ -238,7 +252,9 @@ def predict(
     }  # fmt: skip
     loaded.contract = _with_rules(loaded.contract, {name: value for name, value in asked.items() if value is not None})
     extras = Extras(rois=rois, geojson=geojson, paint=outlined if outlines else None)
-    failed = _predict(loaded, images, out, probabilities=probabilities, extras=extras, tile=tile, overwrite=overwrite)
+    failed = _predict(
+        loaded, images, out, probabilities=probabilities, extras=extras, tile=tile, memory=limit, overwrite=overwrite
+    )
     if loaded.contract.task.kind == "instances":
         console.print("Labels: 0 is background, 1 to n are the objects.")
     else:
@@ -338,6 +354,33 @@ def learning_curve(
     save_curve(files[2], curve, overwrite=overwrite)
     console.print(f"Wrote {escape(str(files[2]))}: look at it. Next, a model of all images:")
     console.print(f"  [bold]{_command('ubend train', data, '--out RUN --folds 5')}[/]")
+
+
+@app.command(name="verify-tiling")
+def verify_tiling(
+    model: Annotated[Path, typer.Argument(help="Folder of a run, or a model file.")],
+    image: Annotated[Path, typer.Argument(help="An image; of a stack the first page.")],
+    tile: Annotated[
+        list[int] | None, typer.Option(help="A tile size to compare; may be repeated. Without it several.")
+    ] = None,
+    memory: Memory = None,
+    device: Device = None,
+) -> None:
+    """Show that tiles do not show: an image in one piece against the same in tiles; exit code 1 if they differ."""
+    from ubend.data.formats import read_images
+    from ubend.run.memory import parse_bytes
+    from ubend.run.model import load
+    from ubend.run.verification import verify_tiling as verify
+
+    limit = None if memory is None else parse_bytes(memory)
+    with _progress_bar() as show:
+        found = verify(
+            load(model, device=device), read_images(image)[0].pixels, tiles=tile, memory=limit,
+            on_tile=lambda done, of: show("Predicting", done / of, f"{done} of {of}", None),
+        )  # fmt: skip
+    _print_verification(found)
+    if not found.passed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -475,7 +518,15 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
             number, files, name = under_way
             show("Segmenting", (number - 1 + done / of) / files, name, None)
 
-        result = predict_folder(model, images, out, on_image=on_image, on_tile=on_tile, **choices)
+        def on_smaller_tile(old: int, new: int) -> None:
+            told.append(new)
+            if len(told) == 1:
+                console.print(f"Tiles of {old} px do not fit the memory: again with {new} px.")
+
+        told: list[int] = []
+        result = predict_folder(
+            model, images, out, on_image=on_image, on_tile=on_tile, on_smaller_tile=on_smaller_tile, **choices
+        )
     if len(result.failed) == 1 and not result.written:
         path, reason = next(iter(result.failed.items()))
         raise FileError(reason if str(path) in reason else f"{path}: {reason}")
@@ -510,6 +561,28 @@ def _print_scores(evaluation: "Evaluation", *, every: bool = False) -> None:
     print_scores(console, evaluation, every=every)
 
 
+def _print_verification(found: "Verification") -> None:
+    from ubend.run.verification import TOLERANCE
+
+    rows, columns = found.shape
+    tiles = found.reference.tiles
+    piece = "one piece" if tiles == 1 else f"the largest tiles that fit, {tiles} of them"
+    height, width = found.reference.shape
+    console.print(f"Image of {rows}×{columns} px, compared with {piece} ({height}×{width} px), in float32:")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("tile", "tiles", "largest difference", "labels changed", ""):
+        table.add_column(name, justify="right")
+    for check in found.checks:
+        said = "PASS" if check.passed else "[bold red]FAIL[/]"
+        size = f"{check.shape[0]}×{check.shape[1]}"
+        table.add_row(size, str(check.tiles), f"{check.difference:.1e}", str(check.changed), said)
+    console.print(table)
+    if found.passed:
+        console.print(f"[bold]PASS[/]: no label changes, and no probability by more than {TOLERANCE:g}.")
+    else:
+        console.print(f"[bold red]FAIL[/]: a label changes, or a probability by more than {TOLERANCE:g}.")
+
+
 def _check_free(paths: list[Path], *, overwrite: bool) -> None:
     """Refuse before anything is computed what could not be written afterwards."""
     from ubend.data.formats import existing_folder
@@ -530,8 +603,8 @@ def _write_text(path: Path, text: str, *, overwrite: bool) -> None:
 
 
 def _print_network(network: Any, size: int) -> None:
-    from ubend.method.geometry import halo, receptive_field
-    from ubend.method.network import count_parameters, layer_table
+    from ubend.method.geometry import halo, receptive_field, smallest_input_for
+    from ubend.method.network import count_parameters, layer_table, tiling_cost
 
     rows = layer_table(network, size)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -558,6 +631,12 @@ def _print_network(network: Any, size: int) -> None:
     console.print(
         f"Halo {halo(network.depth)} px a side; receptive field {field} px; unpadded input sizes "
         f"{step}·k + {4 * (step - 1)} with k ≥ 8; tiles are exact at steps of {step} px"
+    )
+    smallest = smallest_input_for(step, network.depth)
+    shares = {tile: tiling_cost(network, tile) for tile in (smallest, *OVERHEADS) if tile >= smallest}
+    console.print(
+        "Computing in tiles costs, against the padded network on the whole image: "
+        + ", ".join(f"{cost:.2f} times at {tile} px" for tile, cost in shares.items())
     )
 
 
