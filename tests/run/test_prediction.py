@@ -1,3 +1,4 @@
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -6,12 +7,14 @@ import torch
 
 from ubend.data.annotated import Task
 from ubend.errors import InputError, OutOfMemory
+from ubend.method.geometry import smallest_input_for
 from ubend.method.network import NetworkConfig, UNet
 from ubend.method.objects import ObjectRules
 from ubend.run import prediction
 from ubend.run.contract import Contract, Normalisation
+from ubend.run.memory import label_bytes, parse_bytes, result_bytes, tile_bytes
 from ubend.run.model import Model
-from ubend.run.prediction import DIHEDRAL, ROTATIONS, _turned, _turned_back, predict_labels
+from ubend.run.prediction import DIHEDRAL, ROTATIONS, _turned, _turned_back, choose_tile, predict_labels
 
 
 def random_model(*, channels=1, classes=3, depth=2, kind="percentile", width=4):
@@ -177,15 +180,14 @@ def test_a_tile_that_is_too_small(net):
 
 
 def test_a_tile_that_does_not_fit_names_one_that_does(net, monkeypatch):
-    monkeypatch.setattr(prediction, "free_memory", lambda _device: 2 * 24 * 4 * 90**2)
+    network = net.contract.network
+    monkeypatch.setattr(prediction, "free_memory", lambda _device: 2 * tile_bytes(network, 100))
     image = noise(300, 300)
     with pytest.raises(
-        OutOfMemory, match=r"a tile of 200 px needs about 3 MB, and 1 MB are free; --tile (\d+) fits"
-    ) as caught:
+        OutOfMemory, match=r"a tile of 200 px needs about 17MB, and 16MB are free for it; --tile 100 fits"
+    ):
         net.predict(image, tile=200)
-    fits = int(str(caught.value).split("--tile ")[1].split()[0])
-    assert 80 < fits <= 90
-    net.predict(image, tile=fits)
+    net.predict(image, tile=100)
     net.predict(image)  # chooses one itself
     net.predict(noise(20, 20), tile=200)  # a small image needs no tile of that size
 
@@ -196,16 +198,88 @@ def test_no_memory_at_all(net, monkeypatch):
         net.predict(noise(20, 20))
 
 
-@pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
-)
-def test_memory_that_runs_out_on_the_way(error, net, monkeypatch):
+@pytest.fixture
+def held(monkeypatch):
+    """As if the process held 100 MB, on a machine with much more."""
+    monkeypatch.setattr(prediction, "resident_memory", lambda: 10**8)
+    monkeypatch.setattr(prediction, "free_memory", lambda _device: 10**11)
+    return 10**8
+
+
+@pytest.mark.parametrize("size", [44, 124, 300])
+def test_stated_memory_is_used_up(size, net, held):
+    network, shape = net.contract.network, (700, 600)
+    memory = held + result_bytes(network, shape) + max(tile_bytes(network, size), label_bytes(shape, instances=False))
+    cpu = torch.device("cpu")
+    assert choose_tile(net.contract, shape, cpu, memory=memory, exact=True) >= size
+    more = held + result_bytes(network, shape) + tile_bytes(network, size + 80)
+    assert choose_tile(net.contract, shape, cpu, memory=more, exact=True) == size + 80
+    assert choose_tile(net.contract, (30, 20), cpu, memory=more) == smallest_input_for(30, 2)
+
+
+def test_freed_memory_is_kept_only_where_there_is_room(net, held, monkeypatch):
+    entered = []
+    monkeypatch.setattr(prediction, "own_pages", lambda: contextlib.nullcontext(entered.append("own")))
+    for spare, expected in ((1.0, ["own"]), (3.0, [])):
+        memory = (
+            held + result_bytes(net.contract.network, (90, 90)) + int(spare * tile_bytes(net.contract.network, 132))
+        )
+        entered.clear()
+        net.predict(noise(90, 90), memory=memory, exact=True)
+        assert entered == expected
+
+
+def test_an_image_that_does_not_fit_names_what_would_do(net, held):
+    image = noise(400, 300)
+    with pytest.raises(
+        OutOfMemory, match=r"an image of 400×300 px does not fit 101MB.*; --memory (\d+MB) would do"
+    ) as caught:
+        net.predict(image, memory=held + 10**6)
+    least = parse_bytes(str(caught.value).split("--memory ")[1].split()[0])
+    assert net.predict(image, memory=least).shape == (3, 400, 300)
+    with pytest.raises(OutOfMemory, match="does not fit"):
+        net.predict(image, memory=int(0.97 * least))
+
+
+MEMORY_ERRORS = [
+    MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), torch.OutOfMemoryError("CUDA")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
+def test_memory_that_runs_out_with_a_tile_asked_for(error, net, monkeypatch):
     def fail(*_args, **_kwargs):
         raise error
 
     monkeypatch.setattr(UNet, "forward", fail)
-    with pytest.raises(OutOfMemory, match=r"tiles of 120 px do not fit the memory of cpu; try --tile 60"):
+    with pytest.raises(OutOfMemory, match=r"tiles of 120 px do not fit the memory of cpu; try --tile 84"):
         net.predict(noise(300, 300), tile=120)
+    told = []
+    with pytest.raises(OutOfMemory, match="tiles of 44 px do not fit the memory of cpu, and there is no smaller one"):
+        net.predict(noise(300, 300), on_smaller_tile=lambda *tiles: told.append(tiles))
+    assert told[0] == (340, 236)
+    assert told[-1][1] == 44
+
+
+@pytest.mark.parametrize("views", ["one", "rotations"])
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
+def test_memory_that_runs_out_once_gives_smaller_tiles(error, views, net, monkeypatch):
+    expected = net.predict(noise(120, 110), views=views, exact=True)
+    forward, sizes = UNet.forward, []
+
+    def fail_first(self, image):
+        sizes.append(image.shape[-1])
+        if len(sizes) == 2 - (views == "one"):
+            raise error
+        return forward(self, image)
+
+    monkeypatch.setattr(UNet, "forward", fail_first)
+    told = []
+    found = net.predict(noise(120, 110), views=views, exact=True, on_smaller_tile=lambda *tiles: told.append(tiles))
+    assert len(told) == 1
+    old, new = told[0]
+    assert max(sizes[3:]) <= new < old
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_other_errors_are_not_called_memory(net, monkeypatch):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ubend.run.model import Model
     from ubend.run.scale import LargeResult
     from ubend.run.training import Progress as TrainingProgress
+    from ubend.run.verification import Verification
 
 app = typer.Typer(
     name="ubend",
@@ -54,9 +55,16 @@ TaskKind = Annotated[
 ]
 Ignore = Annotated[int | None, typer.Option(help="The label of pixels that are not labelled.")]
 
+Memory = Annotated[
+    str | None,
+    typer.Option(help="How much the program may hold, as 2GB or 500MB; without it a share of what is free."),
+]
+
 LARGE = "Large images (docs/large-images.md)"
 OTHER_RULES = "Single objects, other than training chose"
 
+OVERHEADS = (572, 1020, 1532, 2044)
+"""Tiles whose cost `describe` tells, beside the smallest."""
 FEW_IMAGES = 10
 """Up to so many it does not matter how long the network waits for files."""
 
@@ -227,7 +235,10 @@ def predict(
             "--clear-border/--keep-border", help="Leave out objects cut by the border.", rich_help_panel=OTHER_RULES
         ),
     ] = None,
-    tile: Annotated[int | None, typer.Option(help="Rows and columns a tile may have at most.")] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Rows and columns a tile may have at most; without it what the memory holds.")
+    ] = None,
+    memory: Memory = None,
     resample: Annotated[
         bool, typer.Option("--resample", help="Segment at the model's pixel size; results keep the image's pixels.")
     ] = False,
@@ -250,9 +261,11 @@ def predict(
     from ubend.faces.pictures import outlined
     from ubend.run.device import choose_device, free_memory
     from ubend.run.folders import Extras
+    from ubend.run.memory import parse_bytes
     from ubend.run.model import load
     from ubend.run.scale import has_others, large_images
 
+    limit = None if memory is None else parse_bytes(memory)
     loaded = load(model, device=device)
     asked = {
         "threshold": threshold, "split": split, "smallest": smallest, "surest": surest, "fill_holes": fill_holes,
@@ -261,7 +274,7 @@ def predict(
     loaded.contract = _with_rules(loaded.contract, {name: value for name, value in asked.items() if value is not None})
     extras = Extras(rois=rois, geojson=geojson, paint=outlined if outlines else None)
     by_others = workers is not None or scheduler is not None
-    large = large_images(images, loaded.contract, free_memory(choose_device("cpu")), every=by_others or resume)
+    large = large_images(images, loaded.contract, limit or free_memory(choose_device("cpu")), every=by_others or resume)
     if large and extras != Extras():
         raise InputError(f"--rois, --geojson and --outlines are for images that fit the memory, not {large[0].name}")
     if large and resample:
@@ -275,12 +288,13 @@ def predict(
     if large:
         failed = _predict_large(
             model, large, out, loaded.contract, workers, scheduler, probabilities=probabilities, tile=tile,
+            memory=limit if limit is None or workers is None else limit // (workers + 1),
             device=device, resume=resume, overwrite=overwrite,
         )  # fmt: skip
     if not large or has_others(images, large):
         failed |= _predict(
             loaded, images, out, without=large, probabilities=probabilities, extras=extras, tile=tile,
-            resample=resample, overwrite=overwrite,
+            resample=resample, memory=limit, overwrite=overwrite,
         )  # fmt: skip
     if loaded.contract.task.kind == "instances":
         console.print("Labels: 0 is background, 1 to n are the objects.")
@@ -381,6 +395,33 @@ def learning_curve(
     save_curve(files[2], curve, overwrite=overwrite)
     console.print(f"Wrote {escape(str(files[2]))}: look at it. Next, a model of all images:")
     console.print(f"  [bold]{_command('ubend train', data, '--out RUN --folds 5')}[/]")
+
+
+@app.command(name="verify-tiling")
+def verify_tiling(
+    model: Annotated[Path, typer.Argument(help="Folder of a run, or a model file.")],
+    image: Annotated[Path, typer.Argument(help="An image; of a stack the first page.")],
+    tile: Annotated[
+        list[int] | None, typer.Option(help="A tile size to compare; may be repeated. Without it several.")
+    ] = None,
+    memory: Memory = None,
+    device: Device = None,
+) -> None:
+    """Show that tiles do not show: an image in one piece against the same in tiles; exit code 1 if they differ."""
+    from ubend.data.formats import read_images
+    from ubend.run.memory import parse_bytes
+    from ubend.run.model import load
+    from ubend.run.verification import verify_tiling as verify
+
+    limit = None if memory is None else parse_bytes(memory)
+    with _progress_bar() as show:
+        found = verify(
+            load(model, device=device), read_images(image)[0].pixels, tiles=tile, memory=limit,
+            on_tile=lambda done, of: show("Predicting", done / of, f"{done} of {of}", None),
+        )  # fmt: skip
+    _print_verification(found)
+    if not found.passed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -518,7 +559,15 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
             number, files, name = under_way
             show("Segmenting", (number - 1 + done / of) / files, name, None)
 
-        result = predict_folder(model, images, out, on_image=on_image, on_tile=on_tile, **choices)
+        def on_smaller_tile(old: int, new: int) -> None:
+            told.append(new)
+            if len(told) == 1:
+                console.print(f"Tiles of {old} px do not fit the memory: again with {new} px.")
+
+        told: list[int] = []
+        result = predict_folder(
+            model, images, out, on_image=on_image, on_tile=on_tile, on_smaller_tile=on_smaller_tile, **choices
+        )
     if len(result.failed) == 1 and not result.written:
         path, reason = next(iter(result.failed.items()))
         raise FileError(reason if str(path) in reason else f"{path}: {reason}")
@@ -634,6 +683,28 @@ def _print_scores(evaluation: "Evaluation", *, every: bool = False) -> None:
     print_scores(console, evaluation, every=every)
 
 
+def _print_verification(found: "Verification") -> None:
+    from ubend.run.verification import TOLERANCE
+
+    rows, columns = found.shape
+    tiles = found.reference.tiles
+    piece = "one piece" if tiles == 1 else f"the largest tiles that fit, {tiles} of them"
+    height, width = found.reference.shape
+    console.print(f"Image of {rows}×{columns} px, compared with {piece} ({height}×{width} px), in float32:")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("tile", "tiles", "largest difference", "labels changed", ""):
+        table.add_column(name, justify="right")
+    for check in found.checks:
+        said = "PASS" if check.passed else "[bold red]FAIL[/]"
+        size = f"{check.shape[0]}×{check.shape[1]}"
+        table.add_row(size, str(check.tiles), f"{check.difference:.1e}", str(check.changed), said)
+    console.print(table)
+    if found.passed:
+        console.print(f"[bold]PASS[/]: no label changes, and no probability by more than {TOLERANCE:g}.")
+    else:
+        console.print(f"[bold red]FAIL[/]: a label changes, or a probability by more than {TOLERANCE:g}.")
+
+
 def _check_free(paths: list[Path], *, overwrite: bool) -> None:
     """Refuse before anything is computed what could not be written afterwards."""
     from ubend.data.formats import existing_folder
@@ -654,8 +725,8 @@ def _write_text(path: Path, text: str, *, overwrite: bool) -> None:
 
 
 def _print_network(network: Any, size: int) -> None:
-    from ubend.method.geometry import halo, receptive_field
-    from ubend.method.network import count_parameters, layer_table
+    from ubend.method.geometry import halo, receptive_field, smallest_input_for
+    from ubend.method.network import count_parameters, layer_table, tiling_cost
 
     rows = layer_table(network, size)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -682,6 +753,12 @@ def _print_network(network: Any, size: int) -> None:
     console.print(
         f"Halo {halo(network.depth)} px a side; receptive field {field} px; unpadded input sizes "
         f"{step}·k + {4 * (step - 1)} with k ≥ 8; tiles are exact at steps of {step} px"
+    )
+    smallest = smallest_input_for(step, network.depth)
+    shares = {tile: tiling_cost(network, tile) for tile in (smallest, *OVERHEADS) if tile >= smallest}
+    console.print(
+        "Computing in tiles costs, against the padded network on the whole image: "
+        + ", ".join(f"{cost:.2f} times at {tile} px" for tile, cost in shares.items())
     )
 
 

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd as _AdaptiveAvgPool
+from torch.nn.modules.pooling import _AdaptiveMaxPoolNd as _AdaptiveMaxPool
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ubend.errors import InputError
@@ -212,6 +214,29 @@ def _layers(config: NetworkConfig, size: int) -> Iterator[Layer]:
     )
 
 
+def tiling_cost(config: NetworkConfig, size: int) -> float:
+    """Tell how many times the multiplications of the padded network on the whole image a prediction in tiles takes.
+
+    The context around each tile is computed for it alone; the larger the tile, the less that is.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+    size : int
+        Rows and columns of the tiles; the nearest valid size below is taken.
+
+    Examples
+    --------
+    >>> [round(tiling_cost(NetworkConfig(), size), 2) for size in (572, 2044)]
+    [1.36, 1.07]
+    """
+    size = nearest_valid_inputs(size, config.depth)[0]
+    side = 1 << config.depth
+    tile = sum(layer.macs for layer in layer_table(replace(config, padding="none"), size))
+    padded = sum(layer.macs for layer in layer_table(replace(config, padding="same"), side))
+    return tile / output_size(size, config.depth) ** 2 / (padded / side**2)
+
+
 def count_parameters(config: NetworkConfig) -> int:
     """Count what a network learns, from its config alone: Σ out·(in·kh·kw + 1), and 2 a channel of a batch norm.
 
@@ -362,6 +387,42 @@ def initialise(net: nn.Module, generator: torch.Generator | None = None) -> None
                 nn.init.zeros_(module.bias)
 
 
+def refuse_tile_statistics(net: nn.Module) -> None:
+    """Raise InputError if a network takes statistics over the pixels it sees: tiles would then show.
+
+    Instance, group and layer normalisation, batch normalisation without running statistics, and pooling over the whole
+    map depend on the tile as a whole, so no context around it gives the result of the whole image.
+
+    Parameters
+    ----------
+    net : Module
+        Any network.
+
+    Raises
+    ------
+    InputError
+        The message names the layer and what would work.
+
+    Examples
+    --------
+    >>> refuse_tile_statistics(nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8)))
+    >>> refuse_tile_statistics(nn.Sequential(nn.Conv2d(1, 8, 3), nn.InstanceNorm2d(8)))
+    Traceback (most recent call last):
+    ...
+    ubend.errors.InputError: layer 1 (InstanceNorm2d) takes statistics over the pixels of each tile, so its results ...
+    """
+    for name, module in net.named_modules():
+        normalises = isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm))
+        has_statistics = getattr(module, "running_mean", None) is not None
+        pools = isinstance(module, (_AdaptiveAvgPool, _AdaptiveMaxPool))
+        if (normalises and not has_statistics) or pools:
+            raise InputError(
+                f"layer {name or 'of the network'} ({type(module).__name__}) takes statistics over the pixels of each "
+                "tile, so its results would change with the tile: train with batch normalisation, whose statistics "
+                "are fixed for prediction, or with none"
+            )
+
+
 @torch.no_grad()
 def for_prediction(net: UNet) -> UNet:
     """Return the same function without padding and with batch normalisation folded into the convolutions.
@@ -379,7 +440,13 @@ def for_prediction(net: UNet) -> UNet:
     -------
     UNet
         In evaluation mode, with ``padding="none"`` and ``normalisation="none"``.
+
+    Raises
+    ------
+    InputError
+        If a layer takes statistics over the pixels it sees (`refuse_tile_statistics`).
     """
+    refuse_tile_statistics(net)
     config = replace(net.config, padding="none", normalisation="none", dropout=0.0)
     plain = UNet(config)
     state = net.state_dict()

@@ -14,15 +14,15 @@ from ubend.errors import InputError
 from ubend.method.geometry import halo, smallest_input_for
 from ubend.method.network import NetworkConfig, count_parameters
 
-FIXED = 17 * 10**6
+FIXED = 15 * 10**6
 """Bytes that the first prediction of a process takes for itself: code that is loaded, plans of convolutions."""
 SLACK = 1.06
 """What is added to the counted bytes, so that the measured peak stays below."""
 KEPT = 2.5
 """How many times as much a prediction takes that keeps freed memory (`device.kept_memory`), which is faster."""
-OBJECT_BYTES = 100
+OBJECT_BYTES = 70
 """Peak of the search for objects, in bytes a pixel, beside the probabilities."""
-CLASS_BYTES = 16
+CLASS_BYTES = 17
 """The same of choosing the most probable class."""
 
 SIXTEEN_BITS = 1.25
@@ -201,7 +201,7 @@ def label_bytes(shape: tuple[int, int], *, instances: bool) -> int:
     Examples
     --------
     >>> label_bytes((1000, 1000), instances=False) // 10**6
-    16
+    17
     """
     return (OBJECT_BYTES if instances else CLASS_BYTES) * shape[0] * shape[1]
 

@@ -49,6 +49,12 @@ class Model:
         with torch.random.fork_rng(devices=[]):  # the numbers of who calls us stay as they are
             self.predictor = for_prediction(network).to(choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    @property
+    def device(self) -> torch.device:
+        """Where it predicts."""
+        device: torch.device = next(self.predictor.parameters()).device
+        return device
+
     def predict(
         self,
         image: NDArray[Any],

@@ -411,6 +411,21 @@ class _Room:
         )
 
 
+def choose_tile(
+    contract: Contract, shape: tuple[int, int], device: torch.device, *, memory: int | None = None, exact: bool = False
+) -> int:
+    """Choose the tile as `predict_probabilities` does for an image of rows × columns.
+
+    Raises
+    ------
+    OutOfMemory
+        If the image does not fit.
+    """
+    sixteen_bits = not exact and mixed_precision(device) is not None
+    room = _Room(contract, shape, device, memory, sixteen_bits=sixteen_bits, views=contract.views)
+    return room.tile(None, room.budget())
+
+
 def _next_smaller(config: NetworkConfig, tile: int) -> int | None:
     """About half as many pixels; None if there is no smaller tile."""
     smaller = max(nearest_valid_inputs(int(0.7 * tile), config.depth)[0], smallest_tile(config))
