@@ -39,8 +39,8 @@ def test_tiles_asked_for(model, image):
 
 def test_tiles_that_show_fail(model, image, monkeypatch):
     """A network that sees the mean of its tile, as instance normalisation would."""
-    forward = type(model._predictor).forward
-    monkeypatch.setattr(type(model._predictor), "forward", lambda self, x: forward(self, x - x.mean()))
+    forward = type(model.predictor).forward
+    monkeypatch.setattr(type(model.predictor), "forward", lambda self, x: forward(self, x - x.mean()))
     found = verify_tiling(model, image)
     assert not found.passed
     assert max(check.difference for check in found.checks) > 1e-2
