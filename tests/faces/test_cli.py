@@ -21,6 +21,7 @@ from ubend.data.formats import read_images, read_labels, write_labels, write_pic
 from ubend.errors import UbendError
 from ubend.faces import cli
 from ubend.run import prediction, scale
+from ubend.run.memory import tile_bytes
 from ubend.run.model import Model
 from ubend.run.recipe import to_toml
 
@@ -380,8 +381,8 @@ def test_rois_of_a_model_without_objects(failing, data, trained, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-def test_a_tile_too_large_for_the_memory(failing, data, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction, "free_memory", lambda _device: 2 * 24 * 4 * 60**2)
+def test_a_tile_too_large_for_the_memory(failing, data, trained, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction, "free_memory", lambda _device: 2 * tile_bytes(model.contract.network, 60, views=8))
     line = failing("predict", trained, data / "images", "--out", tmp_path / "r", "--tile", 500)
     assert "--tile 60 fits" in line
     run("predict", trained, data / "images", "--out", tmp_path / "r", "--tile", 60)
