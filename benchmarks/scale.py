@@ -10,6 +10,7 @@ measured is not the network. Each run is a process of its own, `ubend predict`, 
 import argparse
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,7 +139,7 @@ def main() -> None:
             seconds, peak, said = predict(folder, image, f"out{side}", "--memory", chosen.memory)
             each = seconds / (side / 1000) ** 2
             first = first or each
-            objects = said.split(", ")[-1].split(" object")[0]
+            objects = re.findall(r"(\d+) objects?\.", said)[-1]
             growth.append([f"{side}×{side}", f"{seconds:.0f} s", f"{each:.2f} s ({each / first:.2f})",
                            f"{peak / 1e9:.2f} GB", objects])  # fmt: skip
             print(growth[-1], flush=True)
