@@ -89,10 +89,13 @@ def predict(folder: Path, image: Path, out: str, *options: str, kill_one: bool =
 
 
 def descendants(pid: int) -> list[int]:
-    try:
-        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+    """Processes that the threads of a process have started, and theirs."""
+    children = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children += [int(child) for child in file.read_text().split()]
+        except OSError:
+            continue  # the thread has ended
     return [*children, *(pid for child in children for pid in descendants(child))]
 
 
