@@ -184,11 +184,7 @@ def test_a_tile_that_does_not_fit_names_one_that_does(net, monkeypatch):
     monkeypatch.setattr(prediction, "free_memory", lambda _device: 2 * tile_bytes(network, 100))
     image = noise(300, 300)
     with pytest.raises(
-<<<<<<< HEAD
         OutOfMemory, match=r"a tile of 200 px needs about 1\dMB, and 1\dMB are free for it; --tile 100 fits"
-=======
-        OutOfMemory, match=r"a tile of 200 px needs about 18MB, and 15MB are free for it; --tile 100 fits"
->>>>>>> exact
     ):
         net.predict(image, tile=200)
     net.predict(image, tile=100)
