@@ -80,6 +80,13 @@ def one_of(client):
     return next(iter(client.run(os.getpid).values()))
 
 
+def test_the_workers_of_a_scheduler(job, two):
+    folder, expected = job
+    address = distributed.default_client().scheduler.address
+    with workers.engine_of(None, address) as engine:
+        assert (maps_of(run(folder, "scheduler", engine)) == expected).all()
+
+
 def test_an_error_in_a_worker_is_told_as_it_is(job, two):
     folder, _ = job
     spoilt = np.random.default_rng(7).random((300, 260)).astype(np.float32)
