@@ -537,7 +537,10 @@ def big(instance_model, discs, tmp_path, monkeypatch):
 
 def test_a_zarr_goes_block_by_block(big, instance_model, tmp_path):
     said = run("predict", "RUN", "big.ome.zarr", "--out", "out", "--tile", "108")
-    assert re.search(r"big\.ome\.zarr: 150×140 px; 9 blocks of \d+×\d+ px with their context\.", said)
+    assert "big.ome.zarr: 150×140 px." in said
+    assert re.search(r"9 blocks of \d+×\d+ px with their context\.", said)
+    assert "napari --plugin napari-ome-zarr out/big.ome.zarr/labels/ubend" in said
+    assert "is finished: nothing to go on with" in run("predict", "RUN", "big.ome.zarr", "--out", "out", "--resume")
     written = zarr.open_array(tmp_path / "out" / "big.ome.zarr" / "labels" / "ubend" / "0", mode="r")
     assert (written[:] == instance_model.segment(big)).all()
 
@@ -556,13 +559,13 @@ def test_a_folder_of_both_kinds(big, tmp_path):
 
 def test_a_tiff_that_does_not_fit_the_memory(big, tmp_path, monkeypatch):
     monkeypatch.setattr(scale, "OBJECT_BYTES", 10**9)
-    assert "big.tif: 150×140 px; " in run("predict", "RUN", "big.tif", "--out", "out")
+    assert "big.tif: 150×140 px." in run("predict", "RUN", "big.tif", "--out", "out")
     assert (tmp_path / "out" / "big.tif").is_file()
 
 
 def test_missing_chunks_are_told(big, tmp_path):
     (tmp_path / "big.ome.zarr" / "c" / "1" / "0").unlink()
-    assert "1 chunk of the image are not there" in run("predict", "RUN", "big.ome.zarr", "--out", "out")
+    assert "Chunks that are not there: 1." in run("predict", "RUN", "big.ome.zarr", "--out", "out")
 
 
 def test_another_pixel_size_of_a_large_image_is_told(big, instance_model, tmp_path):
@@ -584,6 +587,34 @@ def test_another_pixel_size_of_a_large_image_is_told(big, instance_model, tmp_pa
 )
 def test_what_large_images_do_not_know(options, message, big, failing):
     assert message in failing("predict", "RUN", "big.ome.zarr", "--out", "out", *options)
+
+
+def test_two_images_of_one_name(big, failing, tmp_path):
+    (tmp_path / "both").mkdir()
+    (tmp_path / "big.ome.zarr").rename(tmp_path / "both" / "big.ome.zarr")
+    write_labels(tmp_path / "both" / "big.tif", big)
+    line = failing("predict", "RUN", "both", "--out", "out")
+    assert "the results of big.ome.zarr and big.tif would have the same names: rename one" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_stopped_by_hand(big, tmp_path, monkeypatch):
+    number, compute = iter(range(100)), scale.compute_block
+
+    def stopped(work, block):
+        if next(number) == 4:
+            raise KeyboardInterrupt
+        return compute(work, block)
+
+    monkeypatch.setattr(scale, "compute_block", stopped)
+    result = CliRunner().invoke(cli.app, ["predict", "RUN", "big.ome.zarr", "--out", "out", "--tile", "108"])
+    assert result.exit_code == 130
+    assert "stopped; 4 of 9 blocks are kept: the same command with --resume goes on" in result.output
+    assert "4 blocks were done before" in run("predict", "RUN", "big.ome.zarr", "--out", "out", "--resume")
+
+
+def test_verify_tiling_of_a_zarr(big):
+    assert "PASS" in run("verify-tiling", "RUN", "big.ome.zarr", "--tile", "108")
 
 
 def test_workers_of_small_images(big, failing, tmp_path):

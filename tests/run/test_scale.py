@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
+import torch
 import zarr
 
 from ubend.data.formats import write_labels
 from ubend.data.large import open_large
 from ubend.data.simulated import simulate
-from ubend.errors import FileError, InputError
+from ubend.errors import FileError, InputError, OutOfMemory
 from ubend.run import scale
 from ubend.run.folders import predict_folder
 from ubend.run.model import load
@@ -252,3 +253,69 @@ def test_a_full_disk_leaves_what_is_done(cells, big, tmp_path, monkeypatch):
     with pytest.raises(FileError, match=r"what is done stays in .*big\.unfinished, and --resume goes on there"):
         predict_large(cells, big, tmp_path / "out", tile=TILE)
     assert predict_large(cells, big, tmp_path / "out", resume=True).kept == 3
+
+
+def test_stopped_while_results_are_written(cells, big, tmp_path, monkeypatch):
+    """The tables are there already then: --resume still goes on."""
+    whole = predict_large(cells, big, tmp_path / "whole", tile=TILE)
+    monkeypatch.setattr(
+        scale, "_write_planes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    with pytest.raises(FileError, match="what is done stays in"):
+        predict_large(cells, big, tmp_path / "out", tile=TILE)
+    monkeypatch.undo()
+    assert (tmp_path / "out" / "big_objects.csv").exists()
+    result = predict_large(cells, big, tmp_path / "out", resume=True)
+    assert result.kept == result.blocks
+    assert (labels_of(result) == labels_of(whole)).all()
+
+
+def test_a_process_that_lives_on_opens_the_next_job(cells, big, pixels, tmp_path):
+    """As the workers of a scheduler do: another model under the same name, another tile, the same folder."""
+    spoilt = load(cells)
+    with torch.no_grad():
+        spoilt.network.head.bias += 3.0
+    path = tmp_path / "model.safetensors"
+    spoilt.save(path)
+    first = predict_large(path, big, tmp_path / "out", tile=TILE, probabilities=True)
+    opened = scale._opened
+    opened.cache_clear = lambda: None  # a worker is never told that a job is over
+    try:
+        load(cells).save(path, overwrite=True)
+        second = predict_large(path, big, tmp_path / "out", tile=188, probabilities=True, overwrite=True)
+    finally:
+        del opened.cache_clear
+    assert first.tile != second.tile
+    maps = open_large(second.probabilities).read((), slice(None), slice(None))
+    assert (maps == load(cells).predict(pixels, tile=188)).all()
+
+
+def test_a_foreign_zarr_is_refused_before_anything_is_computed(cells, big, tmp_path):
+    (tmp_path / "out").mkdir()
+    zarr.create_array(tmp_path / "out" / "big.ome.zarr", data=np.ones((4, 4)))
+    with pytest.raises(FileError, match="is no result of ubend, and is not replaced"):
+        predict_large(cells, big, tmp_path / "out", tile=TILE, overwrite=True, engine=stopping_after(0))
+
+
+def test_without_memory_the_tile_becomes_smaller(cells, big, pixels, tmp_path, monkeypatch):
+    predict, told = scale.predict_part, []
+
+    def little(network, contract, part, *arguments, **options):
+        if part.shape[1] > 120:
+            raise torch.OutOfMemoryError
+        return predict(network, contract, part, *arguments, **options)
+
+    monkeypatch.setattr(scale, "predict_part", little)
+    result = predict_large(cells, big, tmp_path / "out", on_smaller_tile=lambda *tiles: told.append(tiles))
+    assert told[0][0] > told[0][1]
+    assert result.tile[0] <= 120
+    with pytest.raises(OutOfMemory, match="does not fit the memory of cpu; try a smaller --tile"):
+        predict_large(cells, big, tmp_path / "again", tile=200)
+
+
+def test_another_precision_is_not_continued(cells, big, tmp_path, monkeypatch):
+    with pytest.raises(Stopped):
+        predict_large(cells, big, tmp_path / "out", tile=TILE, exact=True, engine=stopping_after(4))
+    monkeypatch.setattr(scale, "mixed_precision", lambda _device: torch.bfloat16)
+    with pytest.raises(FileError, match="dtype float32, now bfloat16"):
+        predict_large(cells, big, tmp_path / "out", resume=True)

@@ -22,7 +22,7 @@ from ubend.data.large_zarr import is_zarr, open_zarr_array
 from ubend.data.ngff import ZARR_FORMATS, Axis, in_order, multiscales_metadata
 from ubend.errors import FileError, InputError
 
-__all__ = ["LargeResult", "ResultPlane", "create_labels", "create_probabilities"]
+__all__ = ["LargeResult", "ResultPlane", "create_labels", "create_probabilities", "is_our_result"]
 
 _SMALLEST_LEVEL = 256
 _MARK = "ubend"  # the attribute by which a result is known as ours
@@ -435,7 +435,7 @@ def _make_room(path: Path, like: LargeImage, *, overwrite: bool) -> None:
     check_writable(path.parent)
     if not path.exists() and not path.is_symlink():
         return
-    if path.is_symlink() or not any(_is_ours(array) for array in (path / "0", *path.glob("labels/*/0"))):
+    if path.is_symlink() or not is_our_result(path):
         raise FileError(f"{path} exists already and is no result of ubend; choose another name.")
     if not overwrite:
         raise FileError(f"{path} exists already; say overwrite to replace it, or choose another name.")
@@ -443,6 +443,17 @@ def _make_room(path: Path, like: LargeImage, *, overwrite: bool) -> None:
         for name in ("zarr.json", ".zgroup"):  # first what would make half of it look whole
             (path / name).unlink(missing_ok=True)
         shutil.rmtree(path)
+
+
+def is_our_result(path: Path) -> bool:
+    """Whether a folder is a result of `create_labels` or `create_probabilities`, whole or begun: it may be replaced.
+
+    Examples
+    --------
+    >>> is_our_result(Path("/"))
+    False
+    """
+    return any(_is_ours(array) for array in (path / "0", *path.glob("labels/*/0")))
 
 
 def _is_ours(array: Path) -> bool:

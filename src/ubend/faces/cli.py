@@ -25,11 +25,12 @@ from rich.text import Text
 from ubend.errors import FileError, InputError, UbendError
 
 if TYPE_CHECKING:
+    from ubend.data.large import LargeImage
     from ubend.run.contract import Contract
     from ubend.run.evaluation import Evaluation
     from ubend.run.folds import FoldsState
     from ubend.run.model import Model
-    from ubend.run.scale import LargeResult
+    from ubend.run.scale import LargePrediction
     from ubend.run.training import Progress as TrainingProgress
     from ubend.run.verification import Verification
 
@@ -263,7 +264,7 @@ def predict(
     from ubend.run.folders import Extras
     from ubend.run.memory import parse_bytes
     from ubend.run.model import load
-    from ubend.run.scale import has_others, large_images
+    from ubend.run.scale import check_names, large_images, others_than
 
     limit = None if memory is None else parse_bytes(memory)
     loaded = load(model, device=device)
@@ -273,14 +274,16 @@ def predict(
     }  # fmt: skip
     loaded.contract = _with_rules(loaded.contract, {name: value for name, value in asked.items() if value is not None})
     extras = Extras(rois=rois, geojson=geojson, paint=outlined if outlines else None)
-    by_others = workers is not None or scheduler is not None
-    large = large_images(images, loaded.contract, limit or free_memory(choose_device("cpu")), every=by_others or resume)
+    by_others, free = workers is not None or scheduler is not None, free_memory(choose_device("cpu"))
+    large = large_images(images, loaded.contract, limit or free, every=by_others or resume)
+    small = others_than(images, large)
+    check_names([*large, *small])
     if large and extras != Extras():
         raise InputError(f"--rois, --geojson and --outlines are for images that fit the memory, not {large[0].name}")
     if large and resample:
         raise InputError(
-            f"--resample is for images that fit the memory; of {large[0].name} the level nearest to the model's pixel "
-            f"size is segmented"
+            f"--resample is for images that fit the memory, not {large[0].name}; of an OME-Zarr the level nearest to "
+            f"the model's pixel size is segmented"
         )
     if by_others and not large:
         raise InputError(f"{images} holds no Zarr and no TIFF: only these are computed by --workers and --scheduler")
@@ -288,10 +291,10 @@ def predict(
     if large:
         failed = _predict_large(
             model, large, out, loaded.contract, workers, scheduler, probabilities=probabilities, tile=tile,
-            memory=limit if limit is None or workers is None else limit // (workers + 1),
+            memory=limit if workers is None else (limit or free // 2) // (workers + 1),
             device=device, resume=resume, overwrite=overwrite,
         )  # fmt: skip
-    if not large or has_others(images, large):
+    if small or not large:
         failed |= _predict(
             loaded, images, out, without=large, probabilities=probabilities, extras=extras, tile=tile,
             resample=resample, memory=limit, overwrite=overwrite,
@@ -300,6 +303,8 @@ def predict(
         console.print("Labels: 0 is background, 1 to n are the objects.")
     else:
         console.print("Labels: " + ", ".join(str(value) for value in loaded.contract.task.values) + ", as in training.")
+    if all(path.is_dir() for path in large) and large and not small:  # `ubend evaluate` reads no Zarr
+        raise typer.Exit(int(failed))
     task = loaded.contract.task
     said = f"TRUTH --task {task.kind}" + ("" if task.ignore_label is None else f" --ignore {task.ignore_label}")
     console.print(f"Next, with the truth at hand:\n  [bold]{_command('ubend evaluate', out, said)}[/]")
@@ -400,7 +405,7 @@ def learning_curve(
 @app.command(name="verify-tiling")
 def verify_tiling(
     model: Annotated[Path, typer.Argument(help="Folder of a run, or a model file.")],
-    image: Annotated[Path, typer.Argument(help="An image; of a stack the first page.")],
+    image: Annotated[Path, typer.Argument(help="An image or a Zarr that fits the memory; of a stack the first page.")],
     tile: Annotated[
         list[int] | None, typer.Option(help="A tile size to compare; may be repeated. Without it several.")
     ] = None,
@@ -408,7 +413,6 @@ def verify_tiling(
     device: Device = None,
 ) -> None:
     """Show that tiles do not show: an image in one piece against the same in tiles; exit code 1 if they differ."""
-    from ubend.data.formats import read_images
     from ubend.run.memory import parse_bytes
     from ubend.run.model import load
     from ubend.run.verification import verify_tiling as verify
@@ -416,7 +420,7 @@ def verify_tiling(
     limit = None if memory is None else parse_bytes(memory)
     with _progress_bar() as show:
         found = verify(
-            load(model, device=device), read_images(image)[0].pixels, tiles=tile, memory=limit,
+            load(model, device=device), _first_plane(image), tiles=tile, memory=limit,
             on_tile=lambda done, of: show("Predicting", done / of, f"{done} of {of}", None),
         )  # fmt: skip
     _print_verification(found)
@@ -598,60 +602,85 @@ def _predict_large(
     **choices: Any,
 ) -> bool:
     """Segment images block by block, and say what came of it; returns whether an image failed."""
-    from ubend.run.scale import Progress, predict_large
+    from ubend.run.scale import Progress, is_finished, predict_large
     from ubend.run.workers import engine_of
 
     failed = False
     with engine_of(workers, scheduler) as engine:
         for image in images:
-            with _progress_bar() as show:
+            if choices["resume"] and is_finished(contract, image, out):
+                console.print(f"{escape(image.name)} is finished: nothing to go on with.")
+                continue
+            under_way = Progress("blocks", 0, 1)
+            try:
+                with _progress_bar() as show:
 
-                def on_progress(progress: Progress, show: Any = show, name: str = escape(image.name)) -> None:
-                    show(f"{progress.what.capitalize()}", progress.done / progress.of, name, None)
+                    def on_progress(progress: Progress, show: Any = show, name: str = escape(image.name)) -> None:
+                        nonlocal under_way
+                        under_way = progress
+                        show(progress.what.capitalize(), progress.done / progress.of, name, None)
 
-                try:
                     result = predict_large(
-                        model, image, out, engine=engine, objects=contract.objects, on_progress=on_progress, **choices
-                    )
-                except UbendError as error:
-                    if len(images) == 1:
-                        raise
-                    failed = True
-                    problems.print(f"[bold red]ubend:[/] {escape(f'skipped {image.name}: {error}')}", soft_wrap=True)
-                    continue
-            _say_large(result, contract)
+                        model, image, out, engine=engine, objects=contract.objects, on_progress=on_progress,
+                        on_open=lambda opened: _say_opened(opened, contract), on_smaller_tile=_say_smaller_tile,
+                        **choices,
+                    )  # fmt: skip
+            except KeyboardInterrupt:
+                done = (
+                    "all blocks are" if under_way.what != "blocks" else f"{under_way.done} of {under_way.of} blocks are"
+                )
+                problems.print(
+                    f"[bold red]ubend:[/] stopped; {done} kept: the same command with --resume goes on", soft_wrap=True
+                )
+                raise typer.Exit(130) from None
+            except UbendError as error:
+                if len(images) == 1:
+                    raise
+                failed = True
+                problems.print(f"[bold red]ubend:[/] {escape(f'skipped {image.name}: {error}')}", soft_wrap=True)
+                continue
+            _say_large(result)
     return failed
 
 
-def _say_large(result: "LargeResult", contract: "Contract") -> None:
-    image = result.image
-    size, planes = f"{image.rows}×{image.columns}", len(image.planes)
-    level = f", level {image.level} of {len(image.levels)}" if len(image.levels) > 1 else ""
-    console.print(
-        f"{escape(image.path.name)}: {size} px{level}{f', {planes} planes' if planes > 1 else ''}; "
-        f"{_count(result.blocks, 'block')} of {result.tile[0]}×{result.tile[1]} px with their context."
-    )
+def _say_opened(image: "LargeImage", contract: "Contract") -> None:
+    """Say which level is segmented, and what may be wrong with it, before hours are spent."""
+    from ubend.run.prediction import differs_in_size
+
+    planes = f", {len(image.planes)} planes" if len(image.planes) > 1 else ""
+    level = f", level {image.level} of 0 to {len(image.levels) - 1}" if len(image.levels) > 1 else ""
+    console.print(f"{escape(image.path.name)}: {image.rows}×{image.columns} px{level}{planes}.")
+    missing = sum(map(image.missing_chunks, image.planes))
+    if missing:
+        console.print(
+            f"  Chunks that are not there: {missing}. They count as empty; so they may be, or a copy broke off."
+        )
+    if differs_in_size(contract, image.pixel_size):
+        problems.print(
+            f"[bold yellow]ubend:[/] a pixel of {escape(image.path.name)} measures {image.pixel_size:g} µm, those of "
+            f"the training images {contract.pixel_size:g} µm: objects look larger or smaller than the model knows them",
+            soft_wrap=True,
+        )
+
+
+def _say_smaller_tile(old: int, new: int) -> None:
+    console.print(f"Tiles of {old} px do not fit the memory: again with {new} px.")
+
+
+def _say_large(result: "LargePrediction") -> None:
+    console.print(f"{_count(result.blocks, 'block')} of {result.tile[0]}×{result.tile[1]} px with their context.")
     if result.kept or result.damaged:
         console.print(
             f"  {_count(result.kept, 'block')} were done before, and had their checksums; {result.damaged} had not: "
             f"computed again."
         )
-    if result.missing:
-        console.print(
-            f"  {_count(result.missing, 'chunk')} of the image are not there, and count as empty: so they may be, or "
-            f"a copy broke off."
-        )
-    own, trained = image.pixel_size, contract.pixel_size
-    if own is not None and trained is not None and not 0.9 < own / trained < 1.1:
-        problems.print(
-            f"[bold yellow]ubend:[/] a pixel of {escape(image.path.name)} measures {own:g} µm, those of the "
-            f"training images {trained:g} µm: objects look larger or smaller than the model knows them",
-            soft_wrap=True,
-        )
     objects = "" if result.objects is None else f", {_count(result.objects, 'object')}"
     console.print(f"Wrote {escape(str(result.labels))}{objects}.", soft_wrap=True)
     if result.tables:
         console.print(f"Measured the objects: {', '.join(escape(str(table)) for table in result.tables[:3])}.")
+    if result.image.zarr_format:
+        labels = result.labels / "labels" / "ubend"
+        console.print(f"Look at it:\n  [bold]{_command('napari --plugin napari-ome-zarr', labels)}[/]", soft_wrap=True)
 
 
 def _warn_of_sizes(sizes: dict[str, float], trained_on: float | None) -> None:
@@ -681,6 +710,17 @@ def _print_scores(evaluation: "Evaluation", *, every: bool = False) -> None:
     from ubend.faces.score_tables import print_scores
 
     print_scores(console, evaluation, every=every)
+
+
+def _first_plane(image: Path) -> Any:
+    """Read the pixels of an image file, or of a Zarr, whole: channels first, or as `read_images` gives them."""
+    from ubend.data.formats import read_images
+    from ubend.data.large import open_large
+
+    if image.is_dir():
+        opened = open_large(image)
+        return opened.read(opened.planes[0], slice(None), slice(None))
+    return read_images(image)[0].pixels
 
 
 def _print_verification(found: "Verification") -> None:

@@ -134,7 +134,7 @@ def predict_probabilities(
         return None
 
     while (result := image_by(largest)) is None:
-        smaller = _next_smaller(contract.network, min(largest, smallest_input_for(max(shape), contract.network.depth)))
+        smaller = next_smaller(contract.network, min(largest, smallest_input_for(max(shape), contract.network.depth)))
         if tile is not None or smaller is None:
             advice = f"; try --tile {smaller}" if smaller else ", and there is no smaller one"
             raise OutOfMemory(f"tiles of {largest} px do not fit the memory of {device}{advice}")
@@ -426,7 +426,7 @@ def choose_tile(
     return room.tile(None, room.budget())
 
 
-def _next_smaller(config: NetworkConfig, tile: int) -> int | None:
+def next_smaller(config: NetworkConfig, tile: int) -> int | None:
     """About half as many pixels; None if there is no smaller tile."""
     smaller = max(nearest_valid_inputs(int(0.7 * tile), config.depth)[0], smallest_tile(config))
     return smaller if smaller < tile else None

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -25,10 +26,9 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from ubend import __version__
-from ubend.data.formats import check_writable, image_files, why_not_written, write_atomically
+from ubend.data.formats import check_writable, file_stem, image_files, why_not_written, write_atomically
 from ubend.data.large import LargeImage, open_large
-from ubend.data.large_results import LargeResult as ZarrResult
-from ubend.data.large_results import create_labels, create_probabilities
+from ubend.data.large_results import create_labels, create_probabilities, is_our_result
 from ubend.data.large_tiff import write_large_tiff
 from ubend.data.large_zarr import is_zarr
 from ubend.data.tables import write_table
@@ -37,10 +37,17 @@ from ubend.method.geometry import Span, mirror, smallest_input_for, tile_spans
 from ubend.method.large_objects import objects_in_blocks
 from ubend.method.measurements import measure_objects_in_blocks
 from ubend.run.contract import Contract, channels_first
-from ubend.run.device import choose_device, free_memory, kept_memory, mixed_precision, resident_memory
+from ubend.run.device import (
+    choose_device,
+    free_memory,
+    is_out_of_memory,
+    kept_memory,
+    mixed_precision,
+    resident_memory,
+)
 from ubend.run.memory import KEPT, OBJECT_BYTES, largest_tile_within, say_bytes, smallest_tile, tile_bytes
 from ubend.run.model import FILE_NAME, load
-from ubend.run.prediction import LARGEST_TILE, check_tile, predict_labels, predict_part
+from ubend.run.prediction import LARGEST_TILE, OnSmallerTile, check_tile, next_smaller, predict_labels, predict_part
 
 OBJECTS_BLOCK = 2048
 """Rows and columns in which single objects are found at a time."""
@@ -48,8 +55,8 @@ LABELS_CHUNK = 512
 """Rows and columns of a chunk of label images of single objects."""
 UNFINISHED = ".unfinished"
 """Ending of the folder that holds what is not finished."""
-JOB, DONE = "job.json", "blocks.jsonl"
-"""In that folder: what is being made, and which blocks are done."""
+JOB, DONE, WRITING = "job.json", "blocks.jsonl", "writing"
+"""In that folder: what is being made; which blocks are done; a mark that results are being written."""
 FAST = ZstdCodec(level=1)
 """Compression of what is only kept until the results are written."""
 
@@ -80,24 +87,27 @@ class Work:
 
     Attributes
     ----------
+    job : str
+        Of this job alone, so that a worker that lives on opens what it needs anew for the next one.
     model, image, folder : str
         Paths, which every worker must see under the same name: the model file, the image, the unfinished folder.
     pixel_size : float or None
         That the level of the image was chosen by.
     offsets, gains : tuple of tuple of float
         Normalisation of each plane, a number a channel.
-    exact : bool
-        Compute in float32 also where the machine is faster in 16 bits.
+    dtype : str
+        "float32", or the 16-bit type in which all blocks are computed, whoever computes them.
     device : str or None
     """
 
+    job: str
     model: str
     image: str
     folder: str
     pixel_size: float | None
     offsets: tuple[tuple[float, ...], ...]
     gains: tuple[tuple[float, ...], ...]
-    exact: bool
+    dtype: str
     device: str | None
 
 
@@ -108,7 +118,7 @@ class Progress:
     Attributes
     ----------
     what : str
-        "blocks", "objects", "levels" or "file".
+        "blocks", "objects", "table", "probabilities" or "labels".
     done, of : int
     """
 
@@ -118,7 +128,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class LargeResult:
+class LargePrediction:
     """What `predict_large` has written.
 
     Attributes
@@ -132,8 +142,6 @@ class LargeResult:
     blocks, kept, damaged : int
         Blocks in all; of a stopped job that were there and right; and that were there and did not have their checksum,
         so that they were computed again.
-    missing : int
-        Chunks of the image that its file does not hold; they count as empty.
     tile : tuple of int
         Rows and columns that entered the network at a time.
     image : LargeImage
@@ -146,7 +154,6 @@ class LargeResult:
     blocks: int
     kept: int
     damaged: int
-    missing: int
     tile: tuple[int, int]
     image: LargeImage
 
@@ -170,8 +177,10 @@ def predict_large(  # noqa: PLR0913
     objects: Any = None,
     resume: bool = False,
     overwrite: bool = False,
+    on_open: Callable[[LargeImage], None] | None = None,
     on_progress: OnProgress | None = None,
-) -> LargeResult:
+    on_smaller_tile: OnSmallerTile | None = None,
+) -> LargePrediction:
     """Segment an image of any size within a bounded memory.
 
     Parameters
@@ -199,12 +208,16 @@ def predict_large(  # noqa: PLR0913
         Continue a job that was stopped.
     overwrite : bool
         Replace results that are there, and what a stopped job has left.
+    on_open : callable, optional
+        Called with the image before anything is computed.
     on_progress : callable, optional
         Called with a `Progress`.
+    on_smaller_tile : callable, optional
+        Called with (tile, smaller tile) where the first block does not fit the memory and no tile was asked for.
 
     Returns
     -------
-    LargeResult
+    LargePrediction
 
     Raises
     ------
@@ -222,29 +235,49 @@ def predict_large(  # noqa: PLR0913
     names = _Names(out, opened, wants_probabilities=probabilities, counts_objects=contract.task.kind == "instances")
     check_writable(out)
     names.check(resume=resume, overwrite=overwrite)
-    with _unfinished(names.unfinished, resume=resume) as folder:
-        samples = [_sample(opened, plane, contract) for plane in opened.planes]
-        known = _read_job(folder)
-        side = known["tile"] if known and tile is None else _tile(contract, opened, device, tile, memory, exact=exact)
-        blocks = _blocks(opened, side, contract.network.depth)
-        _same_job(folder, known, _job(model, opened, samples, side, contract, probabilities=probabilities, exact=exact))
-        store = _Store.create(folder, opened, contract, blocks, probabilities=probabilities)
-        done, damaged = store.done(blocks, contract)
-        work = _work(model, image, folder, contract, samples, exact=exact, device=device)
-        left = [block for block in blocks if block.number not in done]
-        count = len(done)
-        tell(Progress("blocks", count, len(blocks)))
-
-        def finished(block: Block, checksum: str) -> None:
-            nonlocal count
-            store.remember(block, checksum)
-            count += 1
+    if on_open is not None:
+        on_open(opened)
+    folder, dtype = names.unfinished, "float32" if exact else _dtype_of(choose_device(device))
+    if folder.exists() and not resume:
+        shutil.rmtree(folder)
+    offsets, gains, pixels = _normalised(opened, contract)
+    known = _read_job(folder)
+    side = known["tile"] if known and tile is None else _tile(contract, opened, device, tile, memory, dtype)
+    blocks, count = _blocks(opened, side, contract.network.depth), 0
+    name = _same_job(
+        folder, known, _job(model, opened, pixels, side, contract, probabilities=probabilities, dtype=dtype)
+    )
+    try:
+        with _kept_to_resume(folder):
+            store = _Store.create(folder, opened, contract, blocks, probabilities=probabilities)
+            done, damaged = store.done(blocks, contract)
+            where = {"model": model, "image": Path(image), "folder": folder}
+            paths = {what: str(path.absolute()) for what, path in where.items()}
+            work = Work(name, **paths, pixel_size=contract.pixel_size, offsets=offsets, gains=gains,
+                        dtype=dtype, device=device)  # fmt: skip
+            count = len(done)
             tell(Progress("blocks", count, len(blocks)))
 
-        (engine or in_this_process)(work, left, finished)
-        found = _find_objects(store, opened, contract, _objects_block(memory), tell) if names.counts_objects else []
-        _write_results(store, names, contract, found, tell)
-    return LargeResult(
+            def finished(block: Block, checksum: str) -> None:
+                nonlocal count
+                store.remember(block, checksum)
+                count += 1
+                tell(Progress("blocks", count, len(blocks)))
+
+            (engine or in_this_process)(work, [block for block in blocks if block.number not in done], finished)
+            found = _find_objects(store, opened, contract, _objects_block(memory), tell) if names.counts_objects else []
+            _write_results(store, names, contract, found, tell)
+    except OutOfMemory:
+        smaller = next_smaller(contract.network, side)
+        if tile is not None or count or smaller is None:
+            raise
+        if on_smaller_tile is not None:
+            on_smaller_tile(side, smaller)
+        return predict_large(
+            model, image, out, engine=engine, memory=memory, tile=smaller, probabilities=probabilities, exact=exact,
+            device=device, objects=objects, overwrite=overwrite, on_progress=on_progress,
+        )  # fmt: skip
+    return LargePrediction(
         labels=names.labels,
         probabilities=names.probabilities,
         tables=tuple(names.tables),
@@ -252,10 +285,25 @@ def predict_large(  # noqa: PLR0913
         blocks=len(blocks),
         kept=len(done),
         damaged=damaged,
-        missing=sum(map(opened.missing_chunks, opened.planes)),
         tile=(blocks[0].rows.size, blocks[0].columns.size),
         image=opened,
     )
+
+
+def is_finished(model: Contract, image: str | Path, out: str | Path) -> bool:
+    """Whether the results of an image are there, and nothing that was stopped."""
+    opened = open_large(image, pixel_size=model.pixel_size)
+    names = _Names(Path(out), opened, wants_probabilities=False, counts_objects=model.task.kind == "instances")
+    return names.labels.exists() and not names.unfinished.exists()
+
+
+def check_names(images: Sequence[Path]) -> None:
+    """Raise FileError if two images would have results of the same name."""
+    seen: dict[str, Path] = {}
+    for image in images:
+        other = seen.setdefault(file_stem(image).casefold(), image)
+        if other != image:
+            raise FileError(f"the results of {other.name} and {image.name} would have the same names: rename one")
 
 
 def large_images(images: str | Path, contract: Contract, memory: int, *, every: bool = False) -> list[Path]:
@@ -293,9 +341,11 @@ def is_folder_of_images(images: str | Path) -> bool:
     return Path(images).is_dir() and not is_zarr(Path(images))
 
 
-def has_others(images: str | Path, large: Sequence[Path]) -> bool:
-    """Whether a folder holds images beside the large ones."""
-    return is_folder_of_images(images) and bool(set(image_files(images)) - set(large))
+def others_than(images: str | Path, large: Sequence[Path]) -> list[Path]:
+    """List the images of a folder beside the large ones."""
+    if not is_folder_of_images(images):
+        return []
+    return [image for image in image_files(images) if image not in large]
 
 
 def _needed(path: Path, contract: Contract) -> int:
@@ -329,13 +379,28 @@ def compute_block(work: Work, block: Block) -> str:
         If the image holds NaN there.
     FileError
         If it cannot be read or written.
+    OutOfMemory
+        If it does not fit the memory.
     """
     model, image, store = _opened(work)
     contract = model.contract
+    if work.dtype != "float32" and work.dtype != _dtype_of(model.device):
+        raise InputError(
+            f"this job is computed in {work.dtype}, in which a worker's {model.device} is not at home: workers of one "
+            f"job need processors of one kind"
+        )
     place = image.planes[block.plane]
     pixels = channels_first(np.moveaxis(_read_mirrored(image, place, block), 0, -1), contract.network.in_channels)
     offset, gain = (np.array(v[block.plane], np.float32).reshape(-1, 1, 1) for v in (work.offsets, work.gains))
-    maps = predict_part(model.predictor, contract, pixels, offset, gain, exact=work.exact)
+    try:
+        maps = predict_part(model.predictor, contract, pixels, offset, gain, exact=work.dtype == "float32")
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size = f"{block.rows.size}×{block.columns.size}"
+        raise OutOfMemory(
+            f"a tile of {size} px does not fit the memory of {model.device}; try a smaller --tile"
+        ) from None
     height, width = block.rows.stop - block.rows.start, block.columns.stop - block.columns.start
     return store.write(block, np.ascontiguousarray(maps[:, :height, :width]), contract)
 
@@ -361,6 +426,11 @@ def _read_mirrored(image: LargeImage, plane: tuple[int, ...], block: Block) -> N
     return part.take(rows - top, axis=1).take(columns - left, axis=2)
 
 
+def _dtype_of(device: torch.device) -> str:
+    """Name the type in which a device computes."""
+    return str(mixed_precision(device) or torch.float32).removeprefix("torch.")
+
+
 def _blocks(image: LargeImage, largest_input: int, depth: int) -> list[Block]:
     spans = [tile_spans(length, largest_input=largest_input, depth=depth) for length in (image.rows, image.columns)]
     places = [(plane, r, c) for plane in range(len(image.planes)) for r in spans[0] for c in spans[1]]
@@ -368,7 +438,7 @@ def _blocks(image: LargeImage, largest_input: int, depth: int) -> list[Block]:
 
 
 def _tile(
-    contract: Contract, image: LargeImage, device: str | None, asked: int | None, memory: int | None, *, exact: bool
+    contract: Contract, image: LargeImage, device: str | None, asked: int | None, memory: int | None, dtype: str
 ) -> int:
     """Choose the largest tile for which a process has memory, or check the one asked for."""
     config, chosen = contract.network, choose_device(device)
@@ -377,7 +447,7 @@ def _tile(
         return asked
     free = free_memory(chosen)
     room = free / 2 if memory is None else min(free, memory if chosen.type != "cpu" else memory - resident_memory())
-    sixteen_bits = not exact and mixed_precision(chosen) is not None
+    sixteen_bits = dtype != "float32"
     views = 8 if contract.views == "dihedral" else 1
     kept = KEPT if chosen.type == "cpu" else 1
     fitting = largest_tile_within(config, room / kept, sixteen_bits=sixteen_bits, views=views)
@@ -400,10 +470,28 @@ def _objects_block(memory: int | None) -> int:
     return min(max(side // 256 * 256, 256), OBJECTS_BLOCK)
 
 
-def _sample(image: LargeImage, plane: tuple[int, ...], contract: Contract) -> NDArray[Any]:
-    """Read the pixels that the normalisation is computed from; see that the image has the channels of the model."""
-    step = contract.normalisation.stride(image.rows, image.columns)
-    return channels_first(np.moveaxis(image.read_strided(plane, step), 0, -1), contract.network.in_channels)
+def _normalised(
+    image: LargeImage, contract: Contract
+) -> tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...], str]:
+    """Offset and gain of each plane, and a hash of the pixels that they come from: an even grid of all.
+
+    Raises
+    ------
+    InputError
+        If the image has other channels than the model, or holds NaN there.
+    """
+    step, seen, offsets, gains = contract.normalisation.stride(image.rows, image.columns), hashlib.sha256(), [], []
+    for plane in image.planes:
+        pixels = np.moveaxis(image.read_strided(plane, step), 0, -1)
+        try:
+            sample = channels_first(pixels, contract.network.in_channels)
+        except InputError as error:
+            raise InputError(f"{image.path}: {error}") from None
+        seen.update(np.ascontiguousarray(sample).tobytes())
+        offset, gain = contract.normalisation.of_sample(sample)
+        offsets.append(tuple(map(float, offset)))
+        gains.append(tuple(map(float, gain)))
+    return tuple(offsets), tuple(gains), seen.hexdigest()
 
 
 def _check_views(contract: Contract) -> None:
@@ -460,11 +548,14 @@ class _Names:
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Refuse before anything is computed what is in the way."""
         source = self.image.path.resolve()
+        begun = resume and (self.unfinished / WRITING).exists()  # what is there is of the job that was stopped
         for path in self.results:
             if path.resolve() == source or source in path.resolve().parents:
                 raise FileError(f"{path} would be the image itself, or inside it: choose another --out")
-            if path.exists() and not overwrite:
+            if path.exists() and not (overwrite or begun):
                 raise FileError(f"{path} exists already: choose another folder or say --overwrite")
+            if path.is_dir() and not is_our_result(path):
+                raise FileError(f"{path} is no result of ubend, and is not replaced: choose another --out")
         if self.unfinished.exists() and not (resume or overwrite):
             raise FileError(
                 f"{self.unfinished} holds what a stopped job has done: --resume goes on there, --overwrite begins anew"
@@ -612,6 +703,7 @@ def _write_results(
 ) -> None:
     """Write tables, probabilities and, last, the labels under their own names."""
     image = names.image
+    (store.folder / WRITING).touch()
     for plane, (place, table) in enumerate(zip(image.planes, names.tables, strict=False)):
         tell(Progress("table", plane, len(names.tables)))
         measured = measure_objects_in_blocks(
@@ -642,7 +734,7 @@ def _write_planes(
                          stack=image.stack, pixel_size=image.pixel_size, overwrite=True)  # fmt: skip
         return
     if most is None:
-        result: ZarrResult = create_probabilities(path, image, array.shape[1], overwrite=True)
+        result = create_probabilities(path, image, array.shape[1], overwrite=True)
     else:
         result = create_labels(path, image, dtype=array.dtype, overwrite=True)
     step = OBJECTS_BLOCK // result.chunk[0] * result.chunk[0] or result.chunk[0]
@@ -660,54 +752,27 @@ def _write_planes(
     result.finish()
 
 
-def _work(
-    model: Path,
-    image: str | Path,
-    folder: Path,
-    contract: Contract,
-    samples: Sequence[NDArray[Any]],
-    *,
-    exact: bool,
-    device: str | None,
-) -> Work:
-    normalised = [contract.normalisation.of_sample(sample) for sample in samples]
-    offsets, gains = (tuple(tuple(map(float, pair[k])) for pair in normalised) for k in (0, 1))
-    return Work(
-        model=str(model.absolute()),
-        image=str(Path(image).absolute()),
-        folder=str(folder.absolute()),
-        pixel_size=contract.pixel_size,
-        offsets=offsets,
-        gains=gains,
-        exact=exact,
-        device=device,
-    )
-
-
 def _job(
     model: Path,
     image: LargeImage,
-    samples: Sequence[NDArray[Any]],
+    pixels: str,
     tile: int,
     contract: Contract,
     *,
     probabilities: bool,
-    exact: bool,
+    dtype: str,
 ) -> dict[str, Any]:
     """Say all that the values of the blocks depend on."""
-    seen = hashlib.sha256()
-    for sample in samples:
-        seen.update(np.ascontiguousarray(sample).tobytes())
     return {
         "ubend": __version__,
         "torch": torch.__version__,
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
         "image": f"{image.channels}×{image.rows}×{image.columns}, {len(image.planes)} planes, {image.dtype}",
-        "pixels": seen.hexdigest(),
+        "pixels": pixels,
         "level": image.level,
         "tile": tile,
         "probabilities": probabilities,
-        "exact": exact,
+        "dtype": dtype,
         "task": contract.task.kind,
     }
 
@@ -724,31 +789,39 @@ def _read_job(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def _same_job(folder: Path, known: dict[str, Any] | None, job: dict[str, Any]) -> None:
-    """Note what is being made; refuse to continue another job."""
+def _same_job(folder: Path, known: dict[str, Any] | None, job: dict[str, Any]) -> str:
+    """Note what is being made, or refuse to continue another job; return the name of the job."""
     if known is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / JOB, lambda part: part.write_text(json.dumps(job, indent=2), encoding="utf-8"))
-        return
+        name = str(uuid.uuid4())
+        named = {"name": name, **job}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / JOB, lambda part: part.write_text(json.dumps(named, indent=2), encoding="utf-8"))
+        except OSError as error:
+            raise error if isinstance(error, FileError) else FileError(why_not_written(folder, error)) from error
+        return name
     others = [name for name in job if known.get(name) != job[name]]
     if others:
         said = ", ".join(f"{name} {known.get(name)!s:.40}, now {job[name]!s:.40}" for name in others)
         raise FileError(f"{folder} was begun otherwise ({said}): --overwrite begins anew")
+    return str(known.get("name"))
 
 
 @contextlib.contextmanager
-def _unfinished(folder: Path, *, resume: bool) -> Iterator[Path]:
-    """Give the folder for what is unfinished; it goes when all is done, and stays for --resume if a block is."""
-    if folder.exists() and not resume:
-        shutil.rmtree(folder)
+def _kept_to_resume(folder: Path) -> Iterator[None]:
+    """The unfinished folder goes when all is done, and stays for --resume if a block is."""
     try:
-        yield folder
+        yield
     except BaseException as error:
         _opened.cache_clear()
         if not (folder / DONE).exists():
             shutil.rmtree(folder, ignore_errors=True)
-        elif isinstance(error, UbendError):
-            raise type(error)(f"{error}; what is done stays in {folder}, and --resume goes on there") from error
+            raise
+        stays = f"what is done stays in {folder}, and --resume goes on there"
+        if isinstance(error, UbendError):
+            raise type(error)(f"{error}; {stays}") from error
+        if isinstance(error, OSError):
+            raise FileError(f"{why_not_written(folder, error)} {stays}") from error
         raise
     _opened.cache_clear()
     shutil.rmtree(folder)
