@@ -150,7 +150,10 @@ def main() -> None:
         image = folder / f"image{side}.ome.zarr"
         if not image.exists():
             simulated(image, side)
-        runs = [("this process", []), *((f"{n} workers", ["--workers", str(n)]) for n in chosen.workers)]
+        runs = [
+            ("this process", []),
+            *((f"{n} {'worker' if n == 1 else 'workers'}", ["--workers", str(n)]) for n in chosen.workers),
+        ]
         shared, expected = [], ""
         for name, options in [*runs, ("2 workers, one killed", ["--workers", "2"])]:
             out = name.replace(" ", "_").replace(",", "")
@@ -169,7 +172,7 @@ def main() -> None:
         f"`ubend predict --memory {chosen.memory}` of an OME-Zarr of simulated nuclei; width 8, depth 3, one view. "
         "Memory is the peak of the process.\n\n"
         + markdown_table(["image", "time", "a megapixel (ratio)", "memory", "objects"], growth)
-        + f"\n\n{side}×{side} in tiles of 572, computed by processes of one thread each, on {cores} cores; the time "
+        + f"\n\n{side}×{side} in tiles of 572, computed by processes of one thread each, on {cores} {'core' if cores == 1 else 'cores'}; the time "
         "holds starting them. Labels are compared by their SHA-256.\n\n"
         + markdown_table(["computed by", "time", "labels", "SHA-256"], shared)
         + f"\n\n{machine()}\n\nCommand: `python benchmarks/scale.py --sizes {' '.join(map(str, chosen.sizes))}`",

@@ -180,6 +180,7 @@ def predict_large(  # noqa: PLR0913
     on_open: Callable[[LargeImage], None] | None = None,
     on_progress: OnProgress | None = None,
     on_smaller_tile: OnSmallerTile | None = None,
+    at_most: int | None = None,
 ) -> LargePrediction:
     """Segment an image of any size within a bounded memory.
 
@@ -214,6 +215,8 @@ def predict_large(  # noqa: PLR0913
         Called with a `Progress`.
     on_smaller_tile : callable, optional
         Called with (tile, smaller tile) where the first block does not fit the memory and no tile was asked for.
+    at_most : int, optional
+        Rows and columns that a tile chosen here may have; of one that did not fit the memory the next smaller.
 
     Returns
     -------
@@ -243,6 +246,7 @@ def predict_large(  # noqa: PLR0913
     offsets, gains, pixels = _normalised(opened, contract)
     known = _read_job(folder)
     side = known["tile"] if known and tile is None else _tile(contract, opened, device, tile, memory, dtype)
+    side = side if at_most is None else min(side, at_most)
     blocks, count = _blocks(opened, side, contract.network.depth), 0
     name = _same_job(
         folder, known, _job(model, opened, pixels, side, contract, probabilities=probabilities, dtype=dtype)
@@ -274,8 +278,9 @@ def predict_large(  # noqa: PLR0913
         if on_smaller_tile is not None:
             on_smaller_tile(side, smaller)
         return predict_large(
-            model, image, out, engine=engine, memory=memory, tile=smaller, probabilities=probabilities, exact=exact,
-            device=device, objects=objects, overwrite=overwrite, on_progress=on_progress,
+            model, image, out, engine=engine, memory=memory, probabilities=probabilities, exact=exact, device=device,
+            objects=objects, overwrite=overwrite, on_progress=on_progress, on_smaller_tile=on_smaller_tile,
+            at_most=smaller,
         )  # fmt: skip
     return LargePrediction(
         labels=names.labels,
