@@ -123,6 +123,10 @@ def fingerprint(result: Path) -> str:
     return digest.hexdigest()
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[5000, 10000])
@@ -172,7 +176,7 @@ def main() -> None:
         f"`ubend predict --memory {chosen.memory}` of an OME-Zarr of simulated nuclei; width 8, depth 3, one view. "
         "Memory is the peak of the process.\n\n"
         + markdown_table(["image", "time", "a megapixel (ratio)", "memory", "objects"], growth)
-        + f"\n\n{side}×{side} in tiles of 572, computed by processes of one thread each, on {cores} {'core' if cores == 1 else 'cores'}; the time "
+        + f"\n\n{side}×{side} in tiles of 572, computed by processes of one thread each, on {counted(cores, 'core')}; the time "
         "holds starting them. Labels are compared by their SHA-256.\n\n"
         + markdown_table(["computed by", "time", "labels", "SHA-256"], shared)
         + f"\n\n{machine()}\n\nCommand: `python benchmarks/scale.py --sizes {' '.join(map(str, chosen.sizes))}`",
