@@ -176,8 +176,8 @@ def main() -> None:
         f"`ubend predict --memory {chosen.memory}` of an OME-Zarr of simulated nuclei; width 8, depth 3, one view. "
         "Memory is the peak of the process.\n\n"
         + markdown_table(["image", "time", "a megapixel (ratio)", "memory", "objects"], growth)
-        + f"\n\n{side}×{side} in tiles of 572, computed by processes of one thread each, on {counted(cores, 'core')}; the time "
-        "holds starting them. Labels are compared by their SHA-256.\n\n"
+        + f"\n\n{side}×{side} in tiles of 572, computed by processes of one thread each, on {counted(cores, 'core')}; "
+        "the time holds starting them. Labels are compared by their SHA-256.\n\n"
         + markdown_table(["computed by", "time", "labels", "SHA-256"], shared)
         + f"\n\n{machine()}\n\nCommand: `python benchmarks/scale.py --sizes {' '.join(map(str, chosen.sizes))}`",
     )
