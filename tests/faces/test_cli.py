@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 import zarr
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -20,6 +21,7 @@ import ubend
 from ubend.data.formats import read_images, read_labels, write_labels, write_picture
 from ubend.errors import UbendError
 from ubend.faces import cli
+from ubend.method.network import UNet
 from ubend.run import prediction, scale
 from ubend.run.memory import tile_bytes
 from ubend.run.model import Model
@@ -290,7 +292,8 @@ def test_the_paper_described():
     said = run("describe", "paper")
     for words in (
         "64·(1·3·3+1) = 640", "31,030,658 parameters in 23 convolutional layers", "572×572 → 388×388", "150.428 GMAC",
-        "Halo 92 px a side", "receptive field 188 or 204 px", "1024·(512·3·3+1) = 4,719,616", "Ronneberger",
+        "Halo 92 px a side", "1.36 times at 572 px", "1.07 times at 2044 px",
+        "receptive field 188 or 204 px", "1024·(512·3·3+1) = 4,719,616", "Ronneberger",
     ):  # fmt: skip
         assert words in said
 
@@ -388,6 +391,51 @@ def test_a_tile_too_large_for_the_memory(failing, data, trained, model, tmp_path
     run("predict", trained, data / "images", "--out", tmp_path / "r", "--tile", 60)
 
 
+def test_stated_memory(failing, data, trained, tmp_path):
+    line = failing("predict", trained, data / "images" / "disc_0.tif", "--out", tmp_path / "r", "--memory", "30MB")
+    assert "disc_0.tif: an image of 80×96 px does not fit 30MB: the program and the image hold " in line
+    needed = line.split("--memory ")[1].split()[0]
+    run("predict", trained, data / "images" / "disc_0.tif", "--out", tmp_path / "r", "--memory", needed)
+    assert "'2 gigs' is no amount of memory" in failing(
+        "predict", trained, data / "images", "--out", tmp_path / "n", "--memory", "2 gigs"
+    )
+
+
+def test_memory_that_runs_out_is_told_once(data, trained, tmp_path, monkeypatch):
+    forward, calls = UNet.forward, []
+
+    def fail_first(self, image):
+        calls.append(image.shape)
+        if len(calls) <= 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, image)
+
+    monkeypatch.setattr(UNet, "forward", fail_first)
+    said = run("predict", trained, data / "images", "--out", tmp_path / "r")
+    assert said.count("px do not fit the memory: again with") == 1
+    assert "Wrote 4 label images" in said
+
+
+# verify-tiling
+
+
+def test_tiles_verified(trained, data):
+    said = run("verify-tiling", trained, data / "images" / "disc_0.tif", "--tile", 60, "--tile", 100)
+    assert "Image of 80×96 px, compared with one piece" in said
+    assert said.count("PASS") == 3
+    assert "60×60" in said
+
+
+def test_tiles_that_show_exit_with_1(trained, data, monkeypatch):
+    forward = UNet.forward
+    monkeypatch.setattr(UNet, "forward", lambda self, x: forward(self, x - x.mean()))
+    image = data / "images" / "disc_0.tif"
+    result = CliRunner().invoke(cli.app, ["verify-tiling", str(trained), str(image), "--tile", "60"])
+    assert result.exit_code == 1
+    assert result.output.count("FAIL") == 2
+    assert "a label changes, or a probability by more than 1e-05" in result.output
+
+
 def test_what_is_there_is_not_replaced(failing, data, recipe, trained, tmp_path):
     assert "already holds model.safetensors" in failing(
         "train", data, "--out", trained, "--recipe", recipe, "--steps", 1
@@ -471,7 +519,8 @@ def test_version_help_and_usage():
     help_page = shell("--help")
     assert help_page.returncode == 0
     assert all(
-        verb in help_page.stdout for verb in ("demo", "train", "predict", "evaluate", "describe", "learning-curve")
+        verb in help_page.stdout
+        for verb in ("demo", "train", "predict", "evaluate", "describe", "learning-curve", "verify-tiling")
     )
     for wrong in (("trian",), ("train",), ("train", "data", "--stps", 3), ("demo", "--seed", -1)):
         done = shell(*wrong)

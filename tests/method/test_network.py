@@ -14,6 +14,8 @@ from ubend.method.network import (
     count_parameters,
     for_prediction,
     layer_table,
+    refuse_tile_statistics,
+    tiling_cost,
 )
 
 SMALL = NetworkConfig(width=3, depth=2, classes=3, dropout=0.0)
@@ -169,3 +171,59 @@ def test_layer_names_and_sizes_of_a_small_network():
         ("conv_u0c-d", 2, 2, 6, 4, 38),
         ("conv_u0d-score", 2, 2, 4, 4, 6),
     ]
+
+
+# tiles
+
+
+class Foreign(nn.Module):
+    """A network of somebody else, with the layer in question deep inside."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Conv2d(1, 8, 3), layer, nn.ReLU()), nn.Conv2d(8, 2, 1)])
+
+
+@pytest.mark.parametrize("layer", [
+    nn.InstanceNorm2d(8), nn.InstanceNorm2d(8, affine=True), nn.GroupNorm(2, 8), nn.LayerNorm([8, 20, 20]),
+    nn.BatchNorm2d(8, track_running_stats=False), nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1),
+])  # fmt: skip
+def test_statistics_of_a_tile_are_refused(layer):
+    name = rf"layer blocks\.0\.1 \({type(layer).__name__}\) takes statistics over the pixels of each tile"
+    with pytest.raises(InputError, match=name):
+        refuse_tile_statistics(Foreign(layer))
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(8), nn.Identity(), nn.Dropout(), nn.MaxPool2d(2)])
+def test_other_layers_are_not_refused(layer):
+    refuse_tile_statistics(Foreign(layer).eval())
+
+
+def test_a_network_with_another_normalisation_is_not_silently_changed():
+    net = UNet(NetworkConfig(width=2, depth=1, normalisation="batch"))
+    net.down[0].first_norm = nn.InstanceNorm2d(2)
+    with pytest.raises(InputError, match=r"layer down\.0\.first_norm \(InstanceNorm2d\) takes statistics"):
+        for_prediction(net)
+
+
+@pytest.mark.parametrize(("size", "cost"), [
+    (252, 4.46), (380, 1.82), (444, 1.58), (572, 1.362), (700, 1.262), (828, 1.205), (1020, 1.155), (1532, 1.093),
+    (2044, 1.067), (4092, 1.031),
+])  # fmt: skip
+def test_what_tiles_cost(size, cost):
+    assert tiling_cost(NetworkConfig(), size) == pytest.approx(cost, abs=6e-3)
+    assert tiling_cost(NetworkConfig(padding="same"), size + 15) == tiling_cost(NetworkConfig(), size)
+
+
+def test_threads_change_no_bit():
+    net = for_prediction(UNet(NetworkConfig(width=4, depth=2), generator=torch.Generator().manual_seed(0)))
+    image = torch.randn(1, 1, 124, 124, generator=torch.Generator().manual_seed(1))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            with torch.inference_mode():
+                found.append(net(image))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*found)

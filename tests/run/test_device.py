@@ -1,11 +1,21 @@
 import platform
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ubend.errors import InputError
 from ubend.run import device
-from ubend.run.device import autocast, choose_device, free_memory, kept_memory, mixed_precision
+from ubend.run.device import (
+    autocast,
+    choose_device,
+    free_memory,
+    kept_memory,
+    mixed_precision,
+    own_pages,
+    resident_memory,
+)
 
 CPU = torch.device("cpu")
 
@@ -147,3 +157,24 @@ def test_the_options_are_those_of_this_c_library():
     library = device._c_library()
     assert library.mallopt(device.M_MMAP_THRESHOLD, 2**25) == 1
     assert library.mallopt(device.M_TRIM_THRESHOLD, 2**26) == 1
+
+
+def test_own_pages_are_for_a_block_and_not_within_kept_memory(monkeypatch):
+    glibc = Glibc()
+    monkeypatch.setattr(device, "_c_library", lambda: glibc)
+    with own_pages():
+        assert glibc.told == ["given back", (-3, 2**17), (-1, 2**17)]
+    assert glibc.told[3:] == OFF
+    with kept_memory:
+        glibc.told.clear()
+        with own_pages():
+            pass
+        assert glibc.told == []
+
+
+def test_resident_memory_grows_with_what_is_held(monkeypatch):
+    before = resident_memory()
+    held = np.ones(2**24)
+    assert resident_memory() - before > 0.9 * held.nbytes
+    monkeypatch.setattr(device, "Path", lambda _name: Path("/nowhere"))
+    assert resident_memory() > 2**24  # the most there ever was

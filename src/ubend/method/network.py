@@ -43,7 +43,25 @@ class UpConvolution2d(nn.ConvTranspose2d):
         return y.reshape(batch, 2 * rows, 2 * columns, self.out_channels).permute(0, 3, 1, 2)
 
 
+class PointwiseConvolution2d(nn.Conv2d):
+    """A 1×1 convolution whose result does not depend on the number of threads.
+
+    PyTorch has two routes for it on a CPU, one for a single thread and one for several, which round differently. Only
+    the second takes a dilation, and that means nothing to a kernel of 1×1.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, inputs, rows, columns) to (batch, outputs, rows, columns)."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        return functional.conv2d(x, self.weight, self.bias, dilation=2)
+
+
 Convolution = {2: nn.Conv2d}
+PointwiseConvolution = {2: PointwiseConvolution2d}
 UpConvolution = {2: UpConvolution2d}
 MaxPool = {2: nn.MaxPool2d}
 BatchNorm = {2: nn.BatchNorm2d}
@@ -331,7 +349,7 @@ class UNet(nn.Module):
             TwoConvolutions(config, config.up_channels(level) + config.channels(level), config.channels(level))
             for level in levels
         )
-        self.head = Convolution[config.dimensions](config.width, config.classes, 1)
+        self.head = PointwiseConvolution[config.dimensions](config.width, config.classes)
         initialise(self, generator)
 
     def forward(self, image: Tensor) -> Tensor:
