@@ -146,7 +146,7 @@ def tile_by_tile(model, image, tile, order):
     for number in order(len(tiles)):
         row, column, part = tiles[number]
         with torch.inference_mode():
-            scores = model._predictor(torch.from_numpy(part)[None].contiguous(memory_format=torch.channels_last))
+            scores = model.predictor(torch.from_numpy(part)[None].contiguous(memory_format=torch.channels_last))
         found = torch.softmax(scores, 1)[0].numpy()[:, : row.stop - row.start, : column.stop - column.start]
         result[:, row.start : row.stop, column.start : column.stop] = found
     return result
