@@ -163,7 +163,7 @@ def difference(scores: NDArray[np.float32], whole: NDArray[np.float32]) -> list[
     """Largest difference in standard deviations of the whole-image scores, and pixels with another label."""
     largest = float(np.abs(scores - whole).max() / whole.std())
     changed = int((scores.argmax(0) != whole.argmax(0)).sum())
-    return [f"{largest:.1e}", f"{changed:,} ({changed / scores[0].size:.2%})"]
+    return [f"{largest:.1e}", f"{changed:,} ({changed / scores[0].size:.4%})"]
 
 
 def compare(ours: Ours, rival: Rival, folder: Path, side: int, tile: int) -> list[list[str]]:
