@@ -110,9 +110,13 @@ def verify_tiling(
     --------
     >>> import numpy as np
     >>> import ubend
+    >>> from ubend.data.tiles import TileConfig
+    >>> from ubend.run.recipe import Recipe
+    >>> small = ubend.NetworkConfig(width=2, depth=1, padding="same", normalisation="batch")
     >>> discs = [np.hypot(*np.mgrid[-40:40, -40:40]) < radius for radius in (20, 25, 30)]
-    >>> model = ubend.train([disc * 90 for disc in discs], discs, steps=1)
-    >>> verify_tiling(model, np.tile(discs[0], (3, 3))).passed
+    >>> recipe = Recipe(network=small, tiles=TileConfig(size=32))
+    >>> model = ubend.train([disc * 90 for disc in discs], discs, recipe=recipe, steps=1, device="cpu")
+    >>> verify_tiling(model, discs[0] * 90, tiles=[60]).passed
     True
     """
     network = model.contract.network
