@@ -277,7 +277,8 @@ def predict(
     by_others, free = workers is not None or scheduler is not None, free_memory(choose_device("cpu"))
     large = large_images(images, loaded.contract, limit or free, every=by_others or resume)
     small = others_than(images, large)
-    check_names([*large, *small])
+    if large:
+        check_names([*large, *small])
     if large and extras != Extras():
         raise InputError(f"--rois, --geojson and --outlines are for images that fit the memory, not {large[0].name}")
     if large and resample:
@@ -566,7 +567,7 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
         def on_smaller_tile(old: int, new: int) -> None:
             told.append(new)
             if len(told) == 1:
-                console.print(f"Tiles of {old} px do not fit the memory: again with {new} px.")
+                _say_smaller_tile(old, new)
 
         told: list[int] = []
         result = predict_folder(

@@ -80,6 +80,11 @@ class Block:
     rows: Span
     columns: Span
 
+    @property
+    def place(self) -> tuple[int, slice, slice]:
+        """Plane, and the rows and columns that it is responsible for."""
+        return self.plane, slice(self.rows.start, self.rows.stop), slice(self.columns.start, self.columns.stop)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -180,7 +185,6 @@ def predict_large(  # noqa: PLR0913
     on_open: Callable[[LargeImage], None] | None = None,
     on_progress: OnProgress | None = None,
     on_smaller_tile: OnSmallerTile | None = None,
-    at_most: int | None = None,
 ) -> LargePrediction:
     """Segment an image of any size within a bounded memory.
 
@@ -193,7 +197,7 @@ def predict_large(  # noqa: PLR0913
     out : path
         Folder for the results: STEM.ome.zarr of a Zarr, STEM.tif of a TIFF; of single objects also STEM_objects.csv.
     engine : callable, optional
-        Computes the blocks; without it this process does, see `in_this_process` and `workers.on_dask`.
+        Computes the blocks; without it this process does, see `in_this_process` and `workers.engine_of`.
     memory : int, optional
         Bytes that a process may take; without it a share of what is free.
     tile : int, optional
@@ -215,8 +219,6 @@ def predict_large(  # noqa: PLR0913
         Called with a `Progress`.
     on_smaller_tile : callable, optional
         Called with (tile, smaller tile) where the first block does not fit the memory and no tile was asked for.
-    at_most : int, optional
-        Rows and columns that a tile chosen here may have; of one that did not fit the memory the next smaller.
 
     Returns
     -------
@@ -246,12 +248,11 @@ def predict_large(  # noqa: PLR0913
     offsets, gains, pixels = _normalised(opened, contract)
     known = _read_job(folder)
     side = known["tile"] if known and tile is None else _tile(contract, opened, device, tile, memory, dtype)
-    side = side if at_most is None else min(side, at_most)
-    blocks, count = _blocks(opened, side, contract.network.depth), 0
-    name = _same_job(
-        folder, known, _job(model, opened, pixels, side, contract, probabilities=probabilities, dtype=dtype)
-    )
-    try:
+
+    def segment(side: int) -> LargePrediction:
+        blocks = _blocks(opened, side, contract.network.depth)
+        job = _job(model, opened, pixels, side, contract, probabilities=probabilities, dtype=dtype)
+        name = _same_job(folder, job)
         with _kept_to_resume(folder):
             store = _Store.create(folder, opened, contract, blocks, probabilities=probabilities)
             done, damaged = store.done(blocks, contract)
@@ -271,28 +272,28 @@ def predict_large(  # noqa: PLR0913
             (engine or in_this_process)(work, [block for block in blocks if block.number not in done], finished)
             found = _find_objects(store, opened, contract, _objects_block(memory), tell) if names.counts_objects else []
             _write_results(store, names, contract, found, tell)
-    except OutOfMemory:
-        smaller = next_smaller(contract.network, side)
-        if tile is not None or count or smaller is None:
-            raise
+        return LargePrediction(
+            labels=names.labels,
+            probabilities=names.probabilities,
+            tables=tuple(names.tables),
+            objects=sum(found) if names.counts_objects else None,
+            blocks=len(blocks),
+            kept=len(done),
+            damaged=damaged,
+            tile=(blocks[0].rows.size, blocks[0].columns.size),
+            image=opened,
+        )
+
+    while True:
+        try:
+            return segment(side)
+        except OutOfMemory:
+            smaller = next_smaller(contract.network, side)
+            if tile is not None or folder.exists() or smaller is None:  # the folder stays if a block is done
+                raise
         if on_smaller_tile is not None:
             on_smaller_tile(side, smaller)
-        return predict_large(
-            model, image, out, engine=engine, memory=memory, probabilities=probabilities, exact=exact, device=device,
-            objects=objects, overwrite=overwrite, on_progress=on_progress, on_smaller_tile=on_smaller_tile,
-            at_most=smaller,
-        )  # fmt: skip
-    return LargePrediction(
-        labels=names.labels,
-        probabilities=names.probabilities,
-        tables=tuple(names.tables),
-        objects=sum(found) if names.counts_objects else None,
-        blocks=len(blocks),
-        kept=len(done),
-        damaged=damaged,
-        tile=(blocks[0].rows.size, blocks[0].columns.size),
-        image=opened,
-    )
+        side = smaller
 
 
 def is_finished(model: Contract, image: str | Path, out: str | Path) -> bool:
@@ -622,26 +623,26 @@ class _Store:
 
     def _write(self, block: Block, maps: NDArray[np.float32], contract: Contract) -> str:
         digest = hashlib.sha256()
-        place = block.plane, slice(block.rows.start, block.rows.stop), slice(block.columns.start, block.columns.stop)
+        plane, rows, columns = block.place
         if self.maps is not None:
             kept = np.ascontiguousarray(maps[-self.maps.shape[1] :])
-            self.maps[place[0], :, place[1], place[2]] = kept
+            self.maps[plane, :, rows, columns] = kept
             digest.update(kept.tobytes())
         if contract.task.kind != "instances":
             labels = predict_labels(contract, maps)
-            self.labels[place] = labels
+            self.labels[plane, rows, columns] = labels
             digest.update(labels.tobytes())
         return digest.hexdigest()
 
     def checksum(self, block: Block, contract: Contract) -> str:
         """Read a block again."""
         digest = hashlib.sha256()
-        place = block.plane, slice(block.rows.start, block.rows.stop), slice(block.columns.start, block.columns.stop)
+        plane, rows, columns = block.place
         with contextlib.suppress(OSError, ValueError, RuntimeError):  # a damaged chunk has no checksum that is right
             if self.maps is not None:
-                digest.update(np.asarray(self.maps[place[0], :, place[1], place[2]]).tobytes())
+                digest.update(np.asarray(self.maps[plane, :, rows, columns]).tobytes())
             if contract.task.kind != "instances":
-                digest.update(np.asarray(self.labels[place]).tobytes())
+                digest.update(np.asarray(self.labels[plane, rows, columns]).tobytes())
             return digest.hexdigest()
         return ""
 
@@ -794,8 +795,9 @@ def _read_job(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def _same_job(folder: Path, known: dict[str, Any] | None, job: dict[str, Any]) -> str:
+def _same_job(folder: Path, job: dict[str, Any]) -> str:
     """Note what is being made, or refuse to continue another job; return the name of the job."""
+    known = _read_job(folder)
     if known is None:
         name = str(uuid.uuid4())
         named = {"name": name, **job}

@@ -34,7 +34,7 @@ class TileCheck:
     difference : float
         Largest difference of a probability.
     changed : int
-        Pixels whose label is another.
+        Pixels whose label is another; with single objects, pixels that are foreground with one and not with the other.
     """
 
     tile: int
