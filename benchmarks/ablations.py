@@ -10,8 +10,6 @@ row is kept in benchmarks/results/ablations.csv, and measured once.
 """
 
 import argparse
-import csv
-import fcntl
 import sys
 import time
 from collections import defaultdict
@@ -22,7 +20,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from real_data import DATA, fluorescence_files
-from report import machine, markdown_table, write_section
+from report import keep, kept, machine, markdown_table, write_section
 
 from ubend.data.annotated import Annotated, Kind, find_pairs, read_pairs
 from ubend.run.evaluation import evaluate_arrays
@@ -184,28 +182,10 @@ NOTHING = "Nothing has been measured yet: `python benchmarks/ablations.py`."
 FIELDS = ("set", "row", "seed", "steps", "seconds", "score 1", "score 2", "score 3")
 
 
-def measured() -> list[dict[str, str]]:
-    if not RESULTS.is_file():
-        return []
-    with RESULTS.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def keep(rows: Sequence[dict[str, Any]]) -> None:
-    """Add rows to the file of results; several processes may."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a", newline="", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
 def report() -> None:
     """Write what has been measured into docs/benchmarks.md: mean and spread over the seeds, beside the default's."""
     found: dict[tuple[str, str], list[tuple[float, ...]]] = defaultdict(list)
-    for line in measured():
+    for line in kept(RESULTS):
         found[line["set"], line["row"]].append(tuple(float(line[f"score {k}"]) for k in (1, 2, 3)))
     names = [row.name for row in ROWS]
     tables = []
@@ -241,9 +221,9 @@ def main() -> None:
             for name in chosen.sets or FOLDS:
                 if "distance" in row.name and FOLDS[name].task == "binary":
                     continue
-                if not any((name, row.name, str(seed)) == (r["set"], r["row"], r["seed"]) for r in measured()):
+                if not any((name, row.name, str(seed)) == (r["set"], r["row"], r["seed"]) for r in kept(RESULTS)):
                     found = measure(name, row, seed, chosen.steps, chosen.models)
-                    keep(found)
+                    keep(RESULTS, FIELDS, found)
                     print(*(list(line.values()) for line in found), sep="\n", flush=True)
     report()
 

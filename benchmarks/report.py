@@ -1,12 +1,15 @@
 """What the benchmarks share: a table, the machine it was measured on, and its place in docs/benchmarks.md."""
 
+import csv
 import datetime
+import fcntl
 import os
 import platform
 import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
@@ -26,11 +29,34 @@ def processor() -> str:
 
 def machine() -> str:
     """Say on what, with what, and when."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("ubend", "torch", "numpy", "scipy"))
     return (
         f"Measured {datetime.date.today().isoformat()} on {os.cpu_count()} cores of {processor()}, "
-        f"Python {platform.python_version()}, {versions}."
+        f"Python {platform.python_version()}, {versions()}."
     )
+
+
+def versions() -> str:
+    """Name what is measured and what it computes with."""
+    return ", ".join(f"{name} {version(name)}" for name in ("ubend", "torch", "numpy", "scipy"))
+
+
+def kept(path: Path) -> list[dict[str, str]]:
+    """Read the rows that have been measured."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def keep(path: Path, fields: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Add rows to a file of results; several processes may."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_section(name: str, text: str) -> None:

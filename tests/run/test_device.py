@@ -50,11 +50,20 @@ def test_a_number_that_is_none(name):
 
 
 def test_arithmetic(monkeypatch):
-    for native, expected in ((True, torch.bfloat16), (False, None)):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native, raising=False)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    for avx512, amx, gain, expected in (
+        (True, False, 2.0, torch.bfloat16),
+        (True, False, 0.5, None),  # has the instructions, and is slower with them
+        (True, True, 0.5, torch.bfloat16),
+        (False, False, 2.0, None),
+    ):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=avx512: has, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=amx: has, raising=False)
+        monkeypatch.setattr(device, "bfloat16_gain", lambda gain=gain: gain)
         assert mixed_precision(CPU) is expected
     assert mixed_precision(torch.device("mps")) is None
+    monkeypatch.undo()
+    device.bfloat16_gain.cache_clear()
+    assert device.bfloat16_gain() == device.bfloat16_gain() > 0  # measured once
     x = torch.ones(2, 2)
     with autocast(CPU, None):
         assert (x @ x).dtype == torch.float32
