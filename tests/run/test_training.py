@@ -399,3 +399,15 @@ def test_classes_have_no_distance(discs, tiny):
     made = train(*discs, recipe=recipe, steps=1, device="cpu")
     assert not made.contract.learns_distance
     assert made.predict(discs[0][0]).shape[0] == 2
+
+
+def test_an_image_that_is_trained_on_is_not_held_out_under_another_name(discs, tiny, watch):
+    images = [*discs[0][:2], discs[0][0], discs[0][0].copy(), discs[0][1]]
+    masks = [*discs[1][:2], discs[1][0], discs[1][0], discs[1][1]]
+    for seed in range(4):
+        model = train(images, masks, recipe=tiny, steps=1, seed=seed, **watch.calls())
+        trained, held = (set(model.contract.provenance[part].values()) for part in ("images", "held_out"))
+        assert not trained & held
+    assert any(
+        "image 0 and image 2 and image 3 are the same image" in words for words in watch.plan[0].provenance["plan"]
+    )

@@ -93,7 +93,7 @@ class Processes:
         if self.number == 1:
             return network
         _gather_statistics(network, self)
-        return DistributedDataParallel(network, [device] if device.type == "cuda" else None, broadcast_buffers=False)
+        return DistributedDataParallel(network, [device] if device.type == "cuda" else None)
 
 
 ALONE = Processes()
@@ -113,11 +113,6 @@ def joined(device: str | None = None) -> Iterator[tuple[Processes, str | None]]:
     processes : Processes
     device : str or None
         Of this process: of several GPUs each has its own.
-
-    Raises
-    ------
-    Stopped
-        If another process has gone.
     """
     if not are_several():
         yield ALONE, device
@@ -130,12 +125,19 @@ def joined(device: str | None = None) -> Iterator[tuple[Processes, str | None]]:
     processes = Processes(distributed.get_rank(), distributed.get_world_size())
     try:
         yield processes, device
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def told_if_gone() -> Iterator[None]:
+    """Raise Stopped where another process has gone."""
+    try:
+        yield
     except RuntimeError as error:
         if not _has_gone(error):
             raise
         raise Stopped("another process of this run has gone") from error
-    finally:
-        distributed.destroy_process_group()
 
 
 def _has_gone(error: RuntimeError) -> bool:
@@ -194,5 +196,6 @@ def _gather_statistics(network: nn.Module, processes: Processes) -> None:
             if type(module) is nn.BatchNorm2d:
                 gathered = _GatheredBatchNorm2d(module.num_features, module.eps, module.momentum)
                 gathered.processes = processes
-                gathered.load_state_dict(module.state_dict())
-                setattr(parent, name, gathered.to(module.weight.device).train(module.training))
+                for kind in ("_parameters", "_buffers"):  # the same tensors: an optimiser may know them already
+                    setattr(gathered, kind, getattr(module, kind))
+                setattr(parent, name, gathered.train(module.training))

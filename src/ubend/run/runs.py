@@ -20,7 +20,7 @@ from ubend.run.clock import Clock
 from ubend.run.contract import Contract
 from ubend.run.folds import FoldsState, OnFolds
 from ubend.run.model import FILE_NAME, Model, load
-from ubend.run.processes import Processes, joined
+from ubend.run.processes import Processes, joined, told_if_gone
 from ubend.run.recipe import Recipe, load_recipe, recipe_from_dict, to_toml
 from ubend.run.stopping import Signals
 from ubend.run.training import Keeper, OnStep, Progress, train, versions
@@ -130,7 +130,8 @@ def train_folder(
 def _train(images: Sequence[Annotated], out: Path, keeper: Keeper, processes: Processes, **choices: Any) -> Model:
     """Train; where that is stopped, leave the model so far, and say how to go on."""
     try:
-        return train(images, keeper=keeper, processes=processes, **choices)
+        with told_if_gone():
+            return train(images, keeper=keeper, processes=processes, **choices)
     except Stopped as stopped:
         said = _left(out, keeper) if processes.first else "the first process has the checkpoints"
         raise Stopped(f"{stopped}; {said}", signal=stopped.signal) from stopped

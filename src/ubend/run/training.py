@@ -50,6 +50,7 @@ from ubend.run.preparation import (
     fingerprint,
     hold_out,
     prepare,
+    same_pixels,
 )
 from ubend.run.processes import ALONE, Processes
 from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, load_recipe
@@ -277,7 +278,7 @@ def train(  # noqa: PLR0913
     if job is None and processes.first:
         with told_if_out_of_memory(recipe):
             job = plan_job(recipe, seen, rest, held_out, trial=trial, device=chosen, seed=seed, clock=clock)
-        job.contract = with_batch_of(job.contract, processes)
+        job.contract = with_words(with_batch_of(job.contract, processes), _alike(annotated))
     job = _told(job, rest, held_out, processes)
     contract = job.contract
     if keeper is not None:
@@ -379,6 +380,20 @@ def _resumed(saved: Checkpoint, damaged: Sequence[str], processes: Processes, de
     if differ:
         notes.append(f"Not to the last digit what it would have been: {', '.join(differ)}.")
     return Resumed(state["step"], state["share"], state["fold"], notes)
+
+
+def _alike(images: Sequence[Annotated]) -> list[str]:
+    """Say which images have the same pixels."""
+    alike = [[images[k].name for k in members] for members in same_pixels(images) if len(members) > 1]
+    return [
+        f"{' and '.join(names)} are the same image: none of them is held out while another is trained on."
+        for names in alike[:3]
+    ]
+
+
+def with_words(contract: Contract, words: Sequence[str]) -> Contract:
+    """Add sentences to the plan."""
+    return replace(contract, provenance=contract.provenance | {"plan": [*contract.provenance["plan"], *words]})
 
 
 def with_batch_of(contract: Contract, processes: Processes) -> Contract:
