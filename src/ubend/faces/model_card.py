@@ -15,6 +15,7 @@ from ubend.run.recipe import Recipe, load_recipe
 
 __all__ = ["card_for_programs", "print_card", "rules_in_words"]
 
+_SAID_ELSEWHERE = ("about", "budget", "training")
 _MOST_SCORES = 12
 _MOST_NAMES = 12
 
@@ -214,7 +215,7 @@ def _made(contract: Contract) -> dict[str, str]:
         "File": "holds all of this and the weights; no code, no pickle",
     }
     if made.get("plan"):
-        lines["Plan"] = " ".join(made["plan"])
+        lines["Plan"] = "\n".join(made["plan"])
     return lines
 
 
@@ -224,7 +225,7 @@ def _unlike_default(recipe: Recipe) -> str:
     changed = [
         f"{key} {_written(value)} ({_written(default[table][key])})"
         for table, keys in own.items()
-        if isinstance(keys, dict)
+        if table not in _SAID_ELSEWHERE
         for key, value in keys.items()
         if value != default[table][key]
     ]

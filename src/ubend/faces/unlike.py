@@ -71,8 +71,8 @@ def warn_of_diameters(problems: Console, diameters: dict[str, float], contract: 
 
 
 def range_in_words(least: float, most: float) -> str:
-    """Write a range of numbers, or one."""
-    low, high = f"{least:,.4g}", f"{most:,.4g}"
+    """Write a range of numbers, or one, to three digits."""
+    low, high = (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" for value in (least, most))
     return low if low == high else f"{low} to {high}"
 
 
