@@ -25,7 +25,8 @@ from ubend.run.contract import Contract, Normalisation
 from ubend.run.folders import predict_folder
 from ubend.run.memory import smallest_tile
 from ubend.run.model import Model
-from ubend.run.training import train, train_folder
+from ubend.run.runs import train_folder
+from ubend.run.training import train
 
 SOURCE = Path(ubend.__file__).parent
 

@@ -6,6 +6,7 @@
     ├── ModelFileError (ValueError)  a model file that is none, is newer than this program, or does not fit the image
     ├── RecipeError (ValueError)     a recipe with an unknown key or a value out of range
     ├── TrainingError (RuntimeError) training that came to nonsense and was stopped
+    ├── Stopped (RuntimeError)       a run that a signal has stopped, or the end of another process of it
     └── OutOfMemory (MemoryError)    a tile that does not fit the memory
 
 Each message says what came, what is allowed, and the nearest thing that works.
@@ -38,3 +39,17 @@ class TrainingError(UbendError, RuntimeError):
 
 class OutOfMemory(UbendError, MemoryError):
     """Raised when a tile does not fit the memory; the message names one that does."""
+
+
+class Stopped(UbendError, RuntimeError):
+    """Raised when a signal has stopped a run: SIGINT (Ctrl-C), or SIGTERM as schedulers send it.
+
+    Attributes
+    ----------
+    signal : int
+        Its number; a shell is told 128 more than it. 0 if it was no signal.
+    """
+
+    def __init__(self, message: str, *, signal: int = 0) -> None:
+        super().__init__(message)
+        self.signal = signal

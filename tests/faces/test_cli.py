@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,7 +23,7 @@ from ubend.data.formats import read_images, read_labels, write_labels, write_pic
 from ubend.errors import UbendError
 from ubend.faces import cli
 from ubend.method.network import UNet
-from ubend.run import prediction, scale
+from ubend.run import prediction, scale, training
 from ubend.run.memory import tile_bytes
 from ubend.run.model import Model
 from ubend.run.recipe import to_toml
@@ -682,3 +683,32 @@ def test_the_commands_of_the_page_run(big):
     for words in commands:
         shutil.rmtree("RESULTS", ignore_errors=True)
         run(*words)
+
+
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_says_how_to_go_on(by, code, data, recipe, tmp_path, capsys, monkeypatch):
+    step = training._step
+
+    def stopped(state, *args, **kwargs):
+        if state.step == 2:
+            os.kill(os.getpid(), by)
+        return step(state, *args, **kwargs)
+
+    monkeypatch.setattr(training, "_step", stopped)
+    out = tmp_path / "stopped"
+    command = ["train", data, "--out", out, "--recipe", recipe, "--steps", 5]
+    monkeypatch.setattr(sys, "argv", ["ubend", *(str(argument) for argument in command)])
+    with pytest.raises(SystemExit) as caught:
+        cli.run()
+    said = capsys.readouterr().err
+    assert caught.value.code == code
+    assert said.count("\n") == 1
+    assert "stopped after step 3 (60%)" in said
+    assert "the model so far and a checkpoint: go on by the same command with --resume" in said
+    monkeypatch.setattr(training, "_step", step)
+    line = fail(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert "stopped already holds" in line or "was stopped" in line
+    said = run(*command, "--resume")
+    assert "Going on after step 3 (60% of it is done)." in said
+    assert "Trained 5 steps" in said
+    assert "is done already" in run(*command, "--resume")

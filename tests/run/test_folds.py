@@ -19,7 +19,8 @@ from ubend.run.contract import Contract, Normalisation
 from ubend.run.folds import Dealt, SharedTime, deal
 from ubend.run.model import load
 from ubend.run.preparation import fingerprint
-from ubend.run.training import train, train_folder
+from ubend.run.runs import train_folder
+from ubend.run.training import train
 
 BINARY = Task("binary", (0, 1), None)
 CLASSES = Task("classes", (0, 10, 20, 30), None)
@@ -346,13 +347,3 @@ def test_a_table_of_another_model_does_not_stay(folder, tiny, tmp_path):
         train_folder(folder, tmp_path / "run", recipe=tiny, steps=1)
     train_folder(folder, tmp_path / "run", recipe=tiny, steps=1, overwrite=True)
     assert not (tmp_path / "run" / "folds.csv").exists()
-
-
-def test_stopped_in_the_folds_leaves_nothing(folder, tiny, tmp_path):
-    def stop(progress):
-        if progress.fold == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_folder(folder, tmp_path / "run", recipe=tiny, steps=1, folds=2, on_step=stop)
-    assert not (tmp_path / "run").exists()

@@ -82,9 +82,21 @@ def test_what_does_not_belong_together(images, labels, message):
 # holding out
 
 
+def different(number):
+    return replace(annotated([[number]], name=str(number)), image=np.array([[number]], np.uint16))
+
+
+@given(copies=st.lists(st.integers(0, 5), min_size=3, max_size=30), share=st.floats(0.01, 0.9), seed=st.integers(0, 99))
+def test_the_same_pixels_are_not_on_both_sides(copies, share, seed):
+    rest, held = hold_out([different(k) for k in copies], share, seed)
+    assert not {image.name for image in rest} & {image.name for image in held}
+    assert len(rest) + len(held) == len(copies)
+    assert rest
+
+
 @given(number=st.integers(1, 200), share=st.floats(0, 0.999), seed=st.integers(0, 2**63))
 def test_every_image_is_trained_on_or_held_out_never_both(number, share, seed):
-    images = [annotated([[k]], name=str(k)) for k in range(number)]
+    images = [different(k) for k in range(number)]
     rest, held = hold_out(images, share, seed)
     assert sorted(int(image.name) for image in [*rest, *held]) == list(range(number))
     assert len(rest) >= 1
@@ -94,7 +106,7 @@ def test_every_image_is_trained_on_or_held_out_never_both(number, share, seed):
 
 
 def test_another_seed_holds_out_others():
-    images = [annotated([[k]], name=str(k)) for k in range(20)]
+    images = [different(k) for k in range(20)]
     assert len({tuple(i.name for i in hold_out(images, 0.2, seed)[1]) for seed in range(5)}) > 1
 
 

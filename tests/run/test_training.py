@@ -1,4 +1,3 @@
-import csv
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -8,16 +7,14 @@ import pytest
 import torch
 from scipy import ndimage
 
-from ubend.data.annotated import find_pairs, read_pairs
-from ubend.data.formats import write_labels
 from ubend.data.simulated import simulate
-from ubend.errors import FileError, InputError, RecipeError, TrainingError
+from ubend.errors import InputError, RecipeError, TrainingError
 from ubend.method.network import NetworkConfig, UNet
 from ubend.run import training
 from ubend.run.model import Model, load
 from ubend.run.preparation import make_contract
 from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, TrainingConfig, load_recipe
-from ubend.run.training import train, train_folder
+from ubend.run.training import train
 
 
 class Watch:
@@ -371,53 +368,6 @@ def test_other_choices_that_are_none(discs, tiny):
 # folders
 
 
-@pytest.fixture
-def folder(discs, tmp_path):
-    for part, arrays in zip(("images", "masks"), discs, strict=True):
-        (tmp_path / "data" / part).mkdir(parents=True)
-        for number, array in enumerate(arrays):
-            write_labels(tmp_path / "data" / part / f"disc_{number}.tif", array)
-    return tmp_path / "data"
-
-
-def test_a_run_leaves_model_recipe_and_log(folder, tiny, tmp_path, discs):
-    out = tmp_path / "run"
-    model = train_folder(folder, out, recipe=tiny, steps=3, device="cpu")
-    assert sorted(path.name for path in out.iterdir()) == ["log.csv", "model.safetensors", "recipe.toml"]
-    assert (load(out).segment(discs[0][0]) == model.segment(discs[0][0])).all()
-    assert load_recipe(out / "recipe.toml") == model.contract.recipe
-    rows = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
-    assert [row["step"] for row in rows] == ["1", "2", "3"]
-    assert float(rows[0]["energy"]) > 0
-    assert same(model, train(folder, recipe=tiny, steps=3, device="cpu"))
-    assert same(model, train(read_pairs(find_pairs(folder)), recipe=tiny, steps=3, device="cpu"))
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "recipe.toml", "log.csv"])
-def test_a_run_replaces_nothing(name, folder, tiny, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / name).write_text("mine")
-    with pytest.raises(FileError, match=f"run already holds {name}; choose another folder or say --overwrite"):
-        train_folder(folder, tmp_path / "run", recipe=tiny, steps=1)
-    assert (tmp_path / "run" / name).read_text() == "mine"
-    train_folder(folder, tmp_path / "run", recipe=tiny, steps=1, overwrite=True)
-    assert (tmp_path / "run" / name).read_bytes() != b"mine"
-
-
-def test_a_run_that_never_begins_leaves_nothing(folder, tiny, tmp_path):
-    with pytest.raises(InputError, match="not both"):
-        train_folder(folder, tmp_path / "run", recipe=tiny, steps=1, minutes=1.0)
-    with pytest.raises(FileError, match="no folder"):
-        train_folder(tmp_path / "none", tmp_path / "run", recipe=tiny, steps=1)
-    assert not (tmp_path / "run").exists()
-
-
-def test_out_is_a_folder(folder, tiny, tmp_path):
-    (tmp_path / "run").write_text("a file")
-    with pytest.raises(FileError, match="run is a file, not a folder: nothing can be written"):
-        train_folder(folder, tmp_path / "run", recipe=tiny, steps=1)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu(discs, tiny, watch):
@@ -449,3 +399,15 @@ def test_classes_have_no_distance(discs, tiny):
     made = train(*discs, recipe=recipe, steps=1, device="cpu")
     assert not made.contract.learns_distance
     assert made.predict(discs[0][0]).shape[0] == 2
+
+
+def test_an_image_that_is_trained_on_is_not_held_out_under_another_name(discs, tiny, watch):
+    images = [*discs[0][:2], discs[0][0], discs[0][0].copy(), discs[0][1]]
+    masks = [*discs[1][:2], discs[1][0], discs[1][0], discs[1][1]]
+    for seed in range(4):
+        model = train(images, masks, recipe=tiny, steps=1, seed=seed, **watch.calls())
+        trained, held = (set(model.contract.provenance[part].values()) for part in ("images", "held_out"))
+        assert not trained & held
+    assert any(
+        "image 0 and image 2 and image 3 are the same image" in words for words in watch.plan[0].provenance["plan"]
+    )

@@ -4,7 +4,7 @@ There is no global state and no order to remember: any tile can be made again fr
 and by any number of workers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,10 +180,12 @@ def draw_batch(
     margin: int,
     seed: int,
     step: int,
+    samples: Iterable[int] | None = None,
 ) -> Batch:
-    """Make all tiles of one step."""
+    """Make the tiles of one step; all of them, or those `samples` of it that one of several processes computes."""
     drawn = [
-        draw_tile(images, tiles, augmentation, margin=margin, key=(seed, step, sample)) for sample in range(tiles.batch)
+        draw_tile(images, tiles, augmentation, margin=margin, key=(seed, step, sample))
+        for sample in (range(tiles.batch) if samples is None else samples)
     ]
     weights = [tile.weights for tile in drawn if tile.weights is not None]
     distance = [tile.distance for tile in drawn if tile.distance is not None]

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from ubend.errors import FileError, InputError, UbendError
+from ubend.errors import FileError, InputError, Stopped, UbendError
 
 if TYPE_CHECKING:
     from ubend.data.large import LargeImage
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ubend.run.model import Model
     from ubend.run.scale import LargePrediction
     from ubend.run.training import Progress as TrainingProgress
+    from ubend.run.training import Resumed
     from ubend.run.verification import Verification
 
 app = typer.Typer(
@@ -81,6 +82,8 @@ def run() -> None:
     """Run the command line; what went wrong becomes one line and an exit code."""
     try:
         app()
+    except Stopped as stopped:
+        _fail(str(stopped), code=128 + stopped.signal if stopped.signal else 1)
     except UbendError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -163,12 +166,19 @@ def train(
     ignore: Ignore = None,
     device: Device = None,
     seed: Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in OUT if it was stopped; else begin it.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a model on a folder of annotated images."""
+    """Train a model on a folder of annotated images.
+
+    A run may be stopped at any moment (Ctrl-C, a time limit, a power cut) and goes on with --resume as if it had not
+    been. Several GPUs or machines: torchrun --nproc-per-node N -m ubend train … (docs/cluster.md).
+    """
     model = _train(
         data, out, recipe=recipe, minutes=minutes, steps=steps, labels=labels, task=task, ignore=ignore,
-        device=device, seed=seed, folds=folds, overwrite=overwrite,
+        device=device, seed=seed, folds=folds, resume=resume, overwrite=overwrite,
     )  # fmt: skip
     if model.contract.task.kind == "instances":
         from ubend.faces.model_card import rules_in_words
@@ -376,7 +386,7 @@ def learning_curve(
     from ubend.data.annotated import find_pairs, read_pairs
     from ubend.faces.curves import print_curve, print_plan, save_curve
     from ubend.run.learning_curve import learning_curve as draw_curve
-    from ubend.run.training import check_free
+    from ubend.run.runs import check_free
 
     names = ("curve.csv", "curve.json", "curve.png")
     check_free(out, names, overwrite=overwrite)
@@ -468,8 +478,11 @@ def describe(
 
 
 def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | None = None, **choices: Any) -> "Model":
-    from ubend.run.training import train_folder
+    from ubend.run.processes import are_several
+    from ubend.run.runs import train_folder
 
+    if are_several():
+        console.quiet = os.environ["RANK"] != "0"
     with _progress_bar() as show:
 
         def on_step(progress: "TrainingProgress") -> None:
@@ -480,7 +493,14 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
         def on_validation(step: int, evaluation: "Evaluation") -> None:
             console.print(f"  after step {step}, on held-out images: {_in_one_line(evaluation.overall)}")
 
+        def on_resume(resumed: "Resumed") -> None:
+            where = f" of fold {resumed.fold}" if resumed.fold else ""
+            console.print(f"Going on after step {resumed.step}{where} ({resumed.share:.0%} of it is done).")
+            for note in resumed.notes:
+                console.print(f"  [yellow]{escape(note)}[/]")
+
         def on_plan(contract: "Contract", trained_on: int, held_out: int) -> None:
+            planned.append(True)
             _print_plan(contract, trained_on, held_out)
             if dealt:
                 _print_folds(dealt[0], contract)
@@ -495,11 +515,14 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
                 dealt.append(state)
 
         waiting: list[float] = [0.0]
+        planned: list[bool] = []
         dealt: list[FoldsState] = []
         model = train_folder(
             data, out, minutes=minutes, steps=steps, on_step=on_step, on_validation=on_validation, on_plan=on_plan,
-            on_folds=on_folds, **choices,
+            on_folds=on_folds, on_resume=on_resume, **choices,
         )  # fmt: skip
+    if not planned:
+        console.print(f"The run in {escape(str(out))} is done already.")
     made = model.contract.provenance
     what = "Trained the model itself:" if "folds" in made else "Trained"
     console.print(

@@ -9,11 +9,23 @@ the minus sign nor the scale; summed instead of averaged, the same learning rate
 tile of 388×388.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+Total = Callable[[Tensor], Tensor]
+"""Sums a number of this process over all that share a batch; one process alone is its own total."""
 
-def weighted_cross_entropy(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+
+def alone(value: Tensor) -> Tensor:
+    """Return the total of one process."""
+    return value
+
+
+def weighted_cross_entropy(
+    scores: Tensor, labels: Tensor, weights: Tensor | None = None, *, total: Total = alone
+) -> Tensor:
     """Mean over the labelled pixels of −w·ln p of the true class.
 
     Parameters
@@ -24,6 +36,8 @@ def weighted_cross_entropy(scores: Tensor, labels: Tensor, weights: Tensor | Non
         True classes 0..classes−1; negative where a pixel is not labelled.
     weights : Tensor of float, shape (batch, rows, columns), optional
         w(x) >= 0; 0 leaves a pixel out. Without weights all labelled pixels count 1.
+    total : callable, optional
+        Where several processes share a batch: sums over all of them.
 
     Returns
     -------
@@ -41,15 +55,15 @@ def weighted_cross_entropy(scores: Tensor, labels: Tensor, weights: Tensor | Non
     log_p = torch.log_softmax(scores.float(), dim=1)
     true_log_p = log_p.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
     w = _labelled(labels, weights)
-    return -(w * true_log_p).sum() / (w > 0).sum().clamp(min=1)
+    return -total((w * true_log_p).sum()) / total((w > 0).sum().float()).clamp(min=1)
 
 
-def dice_term(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+def dice_term(scores: Tensor, labels: Tensor, weights: Tensor | None = None, *, total: Total = alone) -> Tensor:
     """One minus the mean over the classes of the soft Dice overlap of a batch (Milletari et al. 2016).
 
     Parameters
     ----------
-    scores, labels, weights
+    scores, labels, weights, total
         As in `weighted_cross_entropy`; of the weights only whether they are 0 matters here. Classes that the batch
         does not contain are left out.
 
@@ -72,12 +86,13 @@ def dice_term(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
     p = torch.softmax(scores.float(), dim=1) * counted
     truth = torch.zeros_like(p).scatter_(1, labels.clamp(min=0).unsqueeze(1), 1.0) * counted
     axes = (0, 2, 3)
-    present = truth.sum(axes) > 0
-    overlap = 2 * (p * truth).sum(axes) / (p.sum(axes) + truth.sum(axes)).clamp(min=1e-6)
+    both, of_p, of_truth = total(torch.stack(((p * truth).sum(axes), p.sum(axes), truth.sum(axes))))
+    present = of_truth > 0
+    overlap = 2 * both / (of_p + of_truth).clamp(min=1e-6)
     return 1 - overlap[present].mean() if present.any() else scores.sum() * 0
 
 
-def distance_term(predicted: Tensor, distance: Tensor, labels: Tensor) -> Tensor:
+def distance_term(predicted: Tensor, distance: Tensor, labels: Tensor, *, total: Total = alone) -> Tensor:
     """Mean over the labelled pixels of the absolute error of the distance to the border of a cell.
 
     Parameters
@@ -88,6 +103,8 @@ def distance_term(predicted: Tensor, distance: Tensor, labels: Tensor) -> Tensor
         `relative_distance.relative_distance`, 0 to 1.
     labels : Tensor of int64, shape (batch, rows, columns)
         Negative where a pixel is not labelled.
+    total : callable, optional
+        As in `weighted_cross_entropy`.
 
     Returns
     -------
@@ -102,7 +119,7 @@ def distance_term(predicted: Tensor, distance: Tensor, labels: Tensor) -> Tensor
     """
     known = labels >= 0
     error = (predicted.float() - distance).abs()
-    return torch.where(known, error, 0.0).sum() / known.sum().clamp(min=1)
+    return total(torch.where(known, error, 0.0).sum()) / total(known.sum().float()).clamp(min=1)
 
 
 def _labelled(labels: Tensor, weights: Tensor | None) -> Tensor:

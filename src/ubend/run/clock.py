@@ -57,6 +57,21 @@ class Clock:
         self.validating, self._share = 0.0, 0.0
         self.loop_start = self.now()
 
+    def to_dict(self) -> dict[str, float]:
+        """Return where it stands, for `resume`."""
+        kept = ("budget", "steps", "validation", "after", "validating", "to_come")
+        stands = {"seconds": self.seconds(), "working": self.working(), "share": self._share}
+        return stands | {name: getattr(self, name) for name in kept}
+
+    def resume(self, stood: dict[str, float]) -> None:
+        """Go on from what `to_dict` returned, as if no time had passed."""
+        for name in ("budget", "validation", "after", "validating"):
+            setattr(self, name, float(stood[name]))
+        self.steps, self.to_come, self._share = int(stood["steps"]), int(stood["to_come"]), float(stood["share"])
+        now = self.now()
+        self.start = now - stood["seconds"]
+        self.loop_start = now - stood["working"] - self.validating
+
     def seconds(self) -> float:
         """Seconds since the clock was made."""
         return self.now() - self.start

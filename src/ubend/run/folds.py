@@ -9,7 +9,6 @@ The results of all images together also choose how foreground becomes objects. A
 chosen on the image that is scored: those of a fold come from the other folds.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from ubend.run.clock import Clock
 from ubend.run.contract import Contract, count
 from ubend.run.evaluation import Evaluation, evaluate_arrays
 from ubend.run.prediction import predict_labels, predict_probabilities
-from ubend.run.preparation import make_contract
+from ubend.run.preparation import make_contract, same_pixels
 from ubend.run.validation import MOST_TUNED_ON, best_rules, match, mean_precision, probabilities_of
 from ubend.scores import cells
 
@@ -140,7 +139,7 @@ def deal(images: Sequence[Annotated], task: Task, folds: int, *, seed: int) -> D
     """
     if folds < 2:
         raise InputError(f"there are at least 2 folds, not {folds}: each image is held out by one, and seen by others")
-    same = _same_pixels(images)
+    same = same_pixels(images)
     if len(same) < 2:
         came = "one image" if len(images) == 1 else f"{len(images)} images that are all the same"
         raise InputError(
@@ -164,16 +163,6 @@ def deal(images: Sequence[Annotated], task: Task, folds: int, *, seed: int) -> D
     for fold, members in zip(fold_of_group, same, strict=True):
         fold_of[members] = fold
     return Dealt(number, tuple(fold_of.tolist()), tuple(notes))
-
-
-def _same_pixels(images: Sequence[Annotated]) -> list[list[int]]:
-    """Group the numbers of images whose pixels are equal."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for number, image in enumerate(images):
-        pixels = np.ascontiguousarray(image.image)
-        key = (pixels.shape, pixels.dtype.str, hashlib.sha256(pixels.tobytes()).digest())
-        groups.setdefault(key, []).append(number)
-    return list(groups.values())
 
 
 def classes_shown(images: Sequence[Annotated], task: Task) -> frozenset[int]:

@@ -5,6 +5,7 @@ Only timed runs do so. A run by steps takes all pixels, and numbers that follow 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -73,6 +74,42 @@ class Job:
     tuned_on: list[Annotated] = field(default_factory=list)
     validation: float = 0.0
     after: float = CLOSING
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON holds; of the images only how many pixels are used."""
+        parts = None if self.parts is None else [
+            [number, rows.start, rows.stop, columns.start, columns.stop] for number, rows, columns in self.parts
+        ]  # fmt: skip
+        return {
+            "contract": self.contract.to_dict(),
+            "parts": parts,
+            "validated_at": list(self.validated_at),
+            "validated_pixels": _pixels(self.held_out),
+            "tuned_pixels": _pixels(self.tuned_on),
+            "validation": self.validation,
+            "after": self.after,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], images: Sequence[Annotated], held_out: Sequence[Annotated]) -> "Job":
+        """Build from what `to_dict` returned and the same images.
+
+        Raises
+        ------
+        ModelFileError
+            If the contract is damaged.
+        """
+        contract = Contract.from_dict(values["contract"])
+        parts = values["parts"]
+        return cls(
+            contract,
+            None if parts is None else [(n, slice(top, low), slice(left, right)) for n, top, low, left, right in parts],
+            tuple(values["validated_at"]),
+            fewer_pixels(held_out, values["validated_pixels"]),
+            fewer_pixels(tuned_on(held_out, contract, images), values["tuned_pixels"]),
+            values["validation"],
+            values["after"],
+        )
 
     def rehearse(self, net: UNet) -> float:
         """Measure how long choosing the rules for objects will take; if it is too long, have it done on fewer pixels.

@@ -67,7 +67,8 @@ def hold_out(
     """Part whole images into those to train on and those to validate on; never tiles of one image.
 
     Below three images none is held out, and one is always left to train on. With `few_values`, where labels are
-    classes, an image with a class that no other image has is trained on.
+    classes, an image with a class that no other image has is trained on. So is one whose pixels are those of another
+    image that is trained on: its score would be none of an image that the model has not seen.
     """
     number = 0 if len(images) < 3 or share == 0 else max(1, round(share * len(images)))
     if number == 0:
@@ -75,6 +76,9 @@ def hold_out(
     number = min(number, MOST_HELD_OUT, len(images) - 1)
     order = np.random.default_rng((seed, 1)).permutation(len(images))
     held = set(order[:number].tolist())
+    for members in same_pixels(images):
+        if not held.issuperset(members):
+            held.difference_update(members)
     seen = {int(v) for i, image in enumerate(images) if i not in held for v in np.unique(image.labels)}
     for i in sorted(held):  # a class that only one image has is to be learnt
         values = {int(v) for v in np.unique(images[i].labels)}
@@ -82,6 +86,16 @@ def hold_out(
             held.discard(i)
             seen |= values
     return [image for i, image in enumerate(images) if i not in held], [images[i] for i in sorted(held)]
+
+
+def same_pixels(images: Sequence[Annotated]) -> list[list[int]]:
+    """Group the numbers of images whose pixels are equal."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for number, image in enumerate(images):
+        pixels = np.ascontiguousarray(image.image)
+        key = (pixels.shape, pixels.dtype.str, hashlib.sha256(pixels.tobytes()).digest())
+        groups.setdefault(key, []).append(number)
+    return list(groups.values())
 
 
 def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Contract:

@@ -119,14 +119,18 @@ class TrainingConfig:
         Steps of a run for which neither was asked, if `minutes` is 0.
     held_out : float
         Share of the images on which the model is validated, never trained; with fewer than three images none.
+    checkpoint_minutes : float
+        Between two checkpoints; 0 for none but at the begin, at the end and when a signal stops the run.
     """
 
     minutes: float = 10.0
     steps: int = 0
     held_out: float = 0.2
+    checkpoint_minutes: float = 2.0
 
     def __post_init__(self) -> None:
-        _check_ranges(self, at_least={"minutes": 0, "steps": 0, "held_out": 0}, below={"held_out": 1})
+        at_least = dict.fromkeys(("minutes", "steps", "held_out", "checkpoint_minutes"), 0.0)
+        _check_ranges(self, at_least=at_least, below={"held_out": 1})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,13 @@ energy, backward, step, report.
 
 import contextlib
 import copy
-import csv
 import datetime
-import io
+import itertools
 import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ubend.data.annotated import Annotated, Kind, find_pairs, infer_task, read_pairs
-from ubend.data.formats import check_writable, write_atomically
+from ubend.data.annotated import Annotated, Kind, infer_task
 from ubend.data.tiles import Batch, TrainingImage, draw_batch
-from ubend.errors import FileError, InputError, OutOfMemory, TrainingError
-from ubend.method.energy import dice_term, distance_term, weighted_cross_entropy
+from ubend.errors import InputError, OutOfMemory, Stopped, TrainingError
+from ubend.method.energy import Total, dice_term, distance_term, weighted_cross_entropy
 from ubend.method.geometry import nearest_valid_inputs
 from ubend.method.network import UNet
+from ubend.run.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    differences,
+    optimiser_tensors,
+    part_of,
+    restore_optimiser,
+)
 from ubend.run.clock import Clock
 from ubend.run.contract import Contract
 from ubend.run.device import autocast, choose_device, is_out_of_memory, kept_memory, mixed_precision
 from ubend.run.evaluation import Evaluation
 from ubend.run.folds import Dealt, FoldsState, OnFolds, OutOfFold, SharedTime, deal, described, out_of_fold
-from ubend.run.model import FILE_NAME, Model
+from ubend.run.model import Model
 from ubend.run.planning import Job, plan_job
 from ubend.run.prediction import margin
 from ubend.run.preparation import (
@@ -44,12 +50,13 @@ from ubend.run.preparation import (
     fingerprint,
     hold_out,
     prepare,
+    same_pixels,
 )
-from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, load_recipe, to_toml
+from ubend.run.processes import ALONE, Processes
+from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, load_recipe
+from ubend.run.stopping import Signals, Watch
 from ubend.run.validation import tune_objects, validate
 
-RECIPE, LOG, FOLDS = "recipe.toml", "log.csv", "folds.csv"
-"""What a run leaves beside its model."""
 READ_AHEAD = 8
 """Batches that are made in advance for a device that is no CPU; on one, the next, where it has more than one core."""
 
@@ -96,6 +103,73 @@ OnValidation = Callable[[int, Evaluation], None]
 OnPlan = Callable[[Contract, int, int], None]
 
 
+@dataclass(frozen=True)
+class Resumed:
+    """Where a run goes on; given to `on_resume`.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    share : float
+        Of the training, 0 to 1.
+    fold : int
+        The training: 0 is that of the model itself.
+    notes : list of str
+        What a person should know, a sentence each.
+    """
+
+    step: int
+    share: float
+    fold: int
+    notes: list[str]
+
+
+OnResume = Callable[[Resumed], None]
+
+
+@dataclass
+class Keeper:
+    """Keeps a run, so that it can be stopped at any moment and go on as if it had not been.
+
+    Attributes
+    ----------
+    checkpoints : Checkpoints
+    signals : Signals
+    saved : Checkpoint or None
+        The moment at which the run goes on.
+    clock : Clock or None
+        Of the whole command.
+    about : dict
+        What all checkpoints of the run say: what was asked, the images, the job, the machine.
+    begun : bool
+        Whether the checkpoints are of this run, not of one that it replaces.
+    """
+
+    checkpoints: Checkpoints
+    signals: Signals
+    saved: Checkpoint | None = None
+    clock: Clock | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+    begun: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begun = self.saved is not None
+
+    def saved_in(self, fold: int) -> Checkpoint | None:
+        """Return the moment at which the run goes on, if it is in this training."""
+        return self.saved if self.saved is not None and self.saved.state["fold"] == fold else None
+
+    def keep(self, fold: int, tensors: dict[str, torch.Tensor], numbers: dict[str, Any], clock: Clock) -> None:
+        """Write a checkpoint; with the first, those of a run that is replaced go."""
+        if not self.begun:
+            self.checkpoints.remove()
+            self.begun = True
+        elapsed = clock.seconds() if self.clock is None else self.clock.seconds()
+        here = {"fold": fold, "elapsed": elapsed, "clock": clock.to_dict()}
+        self.checkpoints.write(tensors, self.about | here | numbers)
+
+
 def train(  # noqa: PLR0913
     images: Sequence[NDArray[Any] | Annotated] | str | Path,
     labels: Sequence[NDArray[Any]] | str | None = None,
@@ -112,7 +186,10 @@ def train(  # noqa: PLR0913
     on_step: OnStep | None = None,
     on_validation: OnValidation | None = None,
     on_folds: OnFolds | None = None,
+    on_resume: OnResume | None = None,
     clock: Clock | None = None,
+    keeper: Keeper | None = None,
+    processes: Processes = ALONE,
 ) -> Model:
     """Train a U-Net on a few annotated images.
 
@@ -148,8 +225,14 @@ def train(  # noqa: PLR0913
         Called with a `Progress` after each step; with the step and an `Evaluation` after each validation.
     on_folds : callable, optional
         Called with a `FoldsState` before the first fold, after each, and when all images are scored.
+    on_resume : callable, optional
+        Called with a `Resumed` where a run goes on.
     clock : Clock, optional
         Of a caller who began earlier: the minutes count from when it was made.
+    keeper : Keeper, optional
+        Keeps checkpoints, and goes on at one; see `runs.train_folder`.
+    processes : Processes, optional
+        Those that share the work; see `processes.joined`. Each then takes the tiles a step of the recipe.
 
     Returns
     -------
@@ -162,7 +245,10 @@ def train(  # noqa: PLR0913
     InputError, FileError
         If images and labels do not fit each other or the recipe.
     TrainingError
-        If the energy is no longer finite.
+        If training comes to nonsense: an energy that is not finite or does not fall, a network that says the same
+        everywhere or never says a class.
+    Stopped
+        If a signal stops a run that has a keeper.
 
     Examples
     --------
@@ -187,26 +273,40 @@ def train(  # noqa: PLR0913
     else:
         rest, held_out = annotated, []
         recipe = with_share(recipe, dealt.number + 1)
-    with told_if_out_of_memory(recipe):
-        job = plan_job(recipe, seen, rest, held_out, trial=trial, device=chosen, seed=seed, clock=clock)
+    hashes = [{image.name: fingerprint(image) for image in images} for images in (rest, held_out)]
+    job = None if keeper is None else _resume(keeper, rest, held_out, hashes, clock, processes, chosen, on_resume)
+    if job is None and processes.first:
+        with told_if_out_of_memory(recipe):
+            job = plan_job(recipe, seen, rest, held_out, trial=trial, device=chosen, seed=seed, clock=clock)
+        job.contract = with_words(with_batch_of(job.contract, processes), _alike(annotated))
+    job = _told(job, rest, held_out, processes)
     contract = job.contract
+    if keeper is not None:
+        keeper.clock = clock
+        keeper.about |= {
+            "job": job.to_dict(),
+            "images": [list(part.items()) for part in hashes],
+            "machine": machine(chosen),
+        }
     if dealt is not None and on_folds is not None:
         on_folds(FoldsState(dealt))
     if on_plan is not None:
         on_plan(contract, len(rest), len(held_out))
-    hashes = [{image.name: fingerprint(image) for image in images} for images in (rest, held_out)]
     found: OutOfFold | None = None
     of_model = clock
     if dealt is not None:
         found, of_model = _train_folds(
-            annotated, dealt, contract, device=chosen, seed=seed, clock=clock, on_step=on_step, on_folds=on_folds
-        )
+            annotated, dealt, contract, device=chosen, seed=seed, clock=clock, on_step=on_step, on_folds=on_folds,
+            keeper=keeper, processes=processes,
+        )  # fmt: skip
         contract = replace(contract, objects=found.rules)
         on_step = of_all_trainings(on_step, dealt.number, dealt.number + 1, fold=0, folds=dealt.number)
     net, quality, steps_done = train_on(
-        rest, job, device=chosen, seed=seed, clock=of_model, on_step=on_step, on_validation=on_validation
-    )
-    contract = tune_objects(net.to(chosen), job.tuned_on, contract, seconds_left=clock.until_closing)
+        rest, job, device=chosen, seed=seed, clock=of_model, on_step=on_step, on_validation=on_validation,
+        keeper=keeper, processes=processes,
+    )  # fmt: skip
+    if processes.first:
+        contract = tune_objects(net.to(chosen), job.tuned_on, contract, seconds_left=clock.until_closing)
     provenance = contract.provenance | {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "images": hashes[0],
@@ -215,12 +315,91 @@ def train(  # noqa: PLR0913
         "minutes": round(clock.seconds() / 60, 2),
         "seed": seed,
         "machine": f"{platform.system()} {platform.machine()}, {chosen.type}",
-        "versions": {name: version(name) for name in ("ubend", "torch", "numpy", "scipy")},
+        "versions": versions(),
     }
     if dealt is not None and found is not None:
         quality, provenance["folds"] = found.evaluation.overall, described(annotated, dealt, found)
     known = {name: score for name, score in quality.items() if math.isfinite(score)}  # NaN is no JSON
     return Model(net.cpu(), replace(contract, quality=known, provenance=provenance), device=device)
+
+
+def versions() -> dict[str, str]:
+    """Name the versions of what the weights depend on."""
+    return {name: version(name) for name in ("ubend", "torch", "numpy", "scipy")}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Say what the last digits of a result depend on."""
+    arithmetic = str(mixed_precision(device) or torch.float32).removeprefix("torch.")
+    threads, processor = torch.get_num_threads(), f"{platform.machine()} {device.type}"
+    return {"threads": threads, "processor": processor, "torch": version("torch"), "arithmetic": arithmetic}
+
+
+def _resume(
+    keeper: Keeper,
+    rest: Sequence[Annotated],
+    held_out: Sequence[Annotated],
+    hashes: Sequence[dict[str, str]],
+    clock: Clock,
+    processes: Processes,
+    device: torch.device,
+    on_resume: OnResume | None,
+) -> Job | None:
+    """Take up the job of a checkpoint, if there is one and the images are those it was planned for."""
+    if keeper.saved is None:
+        return None
+    state = keeper.saved.state
+    then = [(name, of) for part in state["images"] for name, of in part]
+    if changed := differences(then, [item for part in hashes for item in part.items()]):
+        raise InputError(
+            f"these are not the images that the run was begun with: {'; '.join(changed[:3])}"
+            f"{', …' if len(changed) > 3 else ''}; bring them back, or train anew with --overwrite"
+        )
+    clock.start = clock.now() - float(state["elapsed"])
+    if on_resume is not None:
+        on_resume(_resumed(keeper.saved, keeper.checkpoints.damaged, processes, device))
+    return Job.from_dict(state["job"], rest, held_out)
+
+
+def _told(job: Job | None, rest: Sequence[Annotated], held_out: Sequence[Annotated], processes: Processes) -> Job:
+    """Give all processes the job of the first."""
+    settled = processes.told(None if job is None else job.to_dict())
+    if job is None and settled is not None:
+        job = Job.from_dict(settled, rest, held_out)
+    if job is None:
+        raise RuntimeError("the first process has told no plan")
+    return job
+
+
+def _resumed(saved: Checkpoint, damaged: Sequence[str], processes: Processes, device: torch.device) -> Resumed:
+    state, notes = saved.state, [f"{name} was damaged: the one before counts." for name in damaged]
+    then, now = state["machine"], machine(device)
+    differ = [f"{name} {now[name]} for {then.get(name)}" for name in now if now[name] != then.get(name)]
+    if state["processes"] != processes.number:
+        differ.append(f"{processes.number} processes for {state['processes']}")
+    if differ:
+        notes.append(f"Not to the last digit what it would have been: {', '.join(differ)}.")
+    return Resumed(state["step"], state["share"], state["fold"], notes)
+
+
+def _alike(images: Sequence[Annotated]) -> list[str]:
+    """Say which images have the same pixels."""
+    alike = [[images[k].name for k in members] for members in same_pixels(images) if len(members) > 1]
+    return [
+        f"{' and '.join(names)} are the same image: none of them is held out while another is trained on."
+        for names in alike[:3]
+    ]
+
+
+def with_words(contract: Contract, words: Sequence[str]) -> Contract:
+    """Add sentences to the plan."""
+    return replace(contract, provenance=contract.provenance | {"plan": [*contract.provenance["plan"], *words]})
+
+
+def with_batch_of(contract: Contract, processes: Processes) -> Contract:
+    """Give each process the tiles a step that were planned for one."""
+    tiles = replace(contract.recipe.tiles, batch=contract.recipe.tiles.batch * processes.number)
+    return replace(contract, recipe=replace(contract.recipe, tiles=tiles))
 
 
 def train_on(
@@ -232,6 +411,9 @@ def train_on(
     clock: Clock,
     on_step: OnStep | None = None,
     on_validation: OnValidation | None = None,
+    keeper: Keeper | None = None,
+    fold: int = 0,
+    processes: Processes = ALONE,
 ) -> tuple[UNet, dict[str, float], int]:
     """Prepare images and train a network on them; see `fit`.
 
@@ -242,7 +424,10 @@ def train_on(
     """
     prepared = prepare(images, job.contract, job.parts)
     with told_if_out_of_memory(job.contract.recipe):
-        return fit(prepared, job, device=device, seed=seed, clock=clock, on_step=on_step, on_validation=on_validation)
+        return fit(
+            prepared, job, device=device, seed=seed, clock=clock, on_step=on_step, on_validation=on_validation,
+            keeper=keeper, fold=fold, processes=processes,
+        )  # fmt: skip
 
 
 def _train_folds(
@@ -255,6 +440,8 @@ def _train_folds(
     clock: Clock,
     on_step: OnStep | None,
     on_folds: OnFolds | None,
+    keeper: Keeper | None,
+    processes: Processes,
 ) -> tuple[OutOfFold, Clock]:
     """Train the networks of all folds; return what they say, and the clock of the model."""
     shared = SharedTime(clock, contract.recipe.training.minutes)
@@ -264,7 +451,17 @@ def _train_folds(
         pixels = sum(image.labels.size for image in dealt.parted(images, fold)[1])
         told = of_all_trainings(on_step, fold - 1, dealt.number + 1, fold=fold, folds=dealt.number)
         of_one = shared.clock_of(fold, pixels)
-        return train_on(others, Job(of_fold), device=device, seed=seed, clock=of_one, on_step=told)[0].to(device)
+        if keeper is not None and (weights := keeper.checkpoints.network_of(fold)) is not None:
+            net = _new_network(of_fold, device, seed)
+            net.load_state_dict(weights)
+            return net.eval()
+        net, _, _ = train_on(
+            others, Job(of_fold), device=device, seed=seed, clock=of_one, on_step=told, keeper=keeper, fold=fold,
+            processes=processes,
+        )  # fmt: skip
+        if keeper is not None and processes.first:
+            keeper.checkpoints.keep_network(fold, net)
+        return net.to(device)
 
     found = out_of_fold(images, dealt, contract, train_one=train_one, shared=shared, on_folds=on_folds)
     return found, shared.clock_of(dealt.number + 1)
@@ -284,75 +481,57 @@ def of_all_trainings(on_step: OnStep | None, done: int, of: int, *, fold: int, f
     return told
 
 
-def train_folder(
-    data: str | Path,
-    out: str | Path,
-    *,
-    labels: str | None = None,
-    overwrite: bool = False,
-    on_step: OnStep | None = None,
-    on_folds: OnFolds | None = None,
-    **choices: Any,
-) -> Model:
-    """Train on a folder and leave model.safetensors, recipe.toml and log.csv in the folder `out`; folds.csv with folds.
+@dataclass
+class State:
+    """A training between two steps.
 
-    Raises
-    ------
-    FileError
-        If `out` already holds one of them and `overwrite` is not given, or is no folder.
+    Attributes
+    ----------
+    net, mean : UNet
+        What is trained, and the running mean of its weights; the same if there is none.
+    optimiser, scaler
+        With what they remember.
+    pending : list of float
+        Shares of the run at which it will be validated.
+    step, share, waited
+        Steps done, share of the run, seconds waited for tiles.
+    quality : dict of str to float
+        Scores of the last validation.
     """
-    out, clock = Path(out), Clock()
-    check_free(out, (FILE_NAME, RECIPE, LOG, FOLDS), overwrite=overwrite)
-    annotated = read_pairs(find_pairs(data, labels=labels))
-    with contextlib.ExitStack() as files:
-        log: list[Any] = []
-        table: list[list[str | float]] = []
 
-        def record(progress: Progress) -> None:
-            if progress.fold:  # the log is that of the model
-                if on_step is not None:
-                    on_step(progress)
-                return
-            if not log:  # with the first step: a run that never begins leaves nothing
-                out.mkdir(parents=True, exist_ok=True)
-                log.append(csv.writer(files.enter_context((out / LOG).open("w", newline="", encoding="utf-8"))))
-                log[0].writerow(["step", "seconds", "energy", "learning_rate", "waiting"])
-            log[0].writerow([progress.step, f"{progress.seconds:.2f}", f"{progress.energy:.6f}",
-                           f"{progress.learning_rate:.3e}", f"{progress.waiting:.4f}"])  # fmt: skip
-            if on_step is not None:
-                on_step(progress)
+    net: UNet
+    mean: UNet
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    pending: list[float] = field(default_factory=list)
+    step: int = 0
+    share: float = 0.0
+    waited: float = 0.0
+    quality: dict[str, float] = field(default_factory=dict)
 
-        def keep(state: FoldsState) -> None:
-            if state.of_all is not None:
-                names, *rows = state.of_all.to_table()
-                table.append(["image", "fold", *names[1:]])
-                table.extend([row[0], fold, *row[1:]] for row, fold in zip(rows, state.dealt.fold_of, strict=True))
-            if on_folds is not None:
-                on_folds(state)
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Collect all tensors that the next step depends on."""
+        parts = {"net": self.net.state_dict(), "optimiser": optimiser_tensors(self.optimiser)}
+        if self.mean is not self.net:
+            parts["mean"] = self.mean.state_dict()
+        return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
 
-        model = train(annotated, on_step=record, on_folds=keep, clock=clock, **choices)
-    if table:
-        _write_table(out / FOLDS, table, overwrite=overwrite)
-    elif overwrite:
-        (out / FOLDS).unlink(missing_ok=True)  # of the model that is replaced
-    model.save(out / FILE_NAME, overwrite=overwrite)
-    recipe = to_toml(model.contract.recipe)
-    write_atomically(out / RECIPE, lambda path: path.write_text(recipe, encoding="utf-8"), overwrite=overwrite)
-    return model
+    def numbers(self) -> dict[str, Any]:
+        """Collect all the rest."""
+        return {
+            "step": self.step, "share": self.share, "waited": self.waited, "pending": self.pending,
+            "quality": self.quality, "scaler": self.scaler.state_dict(),
+        }  # fmt: skip
 
-
-def _write_table(path: Path, rows: Sequence[Sequence[str | float]], *, overwrite: bool) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, lambda part: part.write_text(text.getvalue(), encoding="utf-8"), overwrite=overwrite)
-
-
-def check_free(out: Path, names: Sequence[str], *, overwrite: bool) -> None:
-    """Raise FileError if the folder `out` cannot be written into, or already holds one of the files."""
-    check_writable(out)
-    taken = [name for name in names if (out / name).exists()]
-    if taken and not overwrite:
-        raise FileError(f"{out} already holds {' and '.join(taken)}; choose another folder or say --overwrite")
+    def restore(self, saved: Checkpoint) -> None:
+        """Become what a checkpoint holds."""
+        self.net.load_state_dict(part_of(saved.tensors, "net."))
+        if self.mean is not self.net:
+            self.mean.load_state_dict(part_of(saved.tensors, "mean."))
+        restore_optimiser(self.optimiser, part_of(saved.tensors, "optimiser."))
+        self.scaler.load_state_dict(saved.state["scaler"])
+        self.step, self.share, self.waited = (saved.state[name] for name in ("step", "share", "waited"))
+        self.pending, self.quality = list(saved.state["pending"]), dict(saved.state["quality"])
 
 
 @kept_memory
@@ -365,6 +544,9 @@ def fit(
     clock: Clock,
     on_step: OnStep | None = None,
     on_validation: OnValidation | None = None,
+    keeper: Keeper | None = None,
+    fold: int = 0,
+    processes: Processes = ALONE,
 ) -> tuple[UNet, dict[str, float], int]:
     """Run the training loop until the clock says that its schedule is done.
 
@@ -378,60 +560,126 @@ def fit(
         Done in all.
     """
     contract, recipe = job.contract, job.contract.recipe
-    net = _new_network(contract, device, seed)
-    optimiser = _optimiser(net, recipe)
-    mean = copy.deepcopy(net) if recipe.optimiser.averaging > 0 else net
-    dtype = mixed_precision(device)
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    pending = list(job.validated_at)
-    clock.begin(recipe.training, validations=len(pending), validation=job.validation, after=job.after)
-    batches = _batches(images, contract, seed=seed, ahead=_ahead(device))
-    quality: dict[str, float] = {}
-    waited = 0.0
-    step, share = 0, 0.0
-    with torch.random.fork_rng(devices=[] if device.type == "cpu" else None):
-        while share < 1:
-            net.train()
-            torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))  # dropout
+    state, watch = _begin(contract, device, seed), Watch(_names(contract))
+    state.pending = list(job.validated_at)
+
+    def keep() -> None:
+        if keeper is not None and processes.first:
+            here = state.numbers() | {"watch": watch.first, "processes": processes.number}
+            keeper.keep(fold, state.tensors(), here, clock)
+
+    if keeper is not None and (saved := keeper.saved_in(fold)) is not None:
+        state.restore(saved)
+        watch.first = list(saved.state["watch"])
+        clock.resume(saved.state["clock"])
+    else:
+        clock.begin(recipe.training, validations=len(state.pending), validation=job.validation, after=job.after)
+        keep()
+    batches = _batches(images, contract, seed=seed, ahead=_ahead(device), start=state.step, processes=processes)
+    network = processes.parallel(state.net, device)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[] if device.type == "cpu" else None))
+        if keeper is not None:
+            stack.enter_context(keeper.signals.deferring())
+        while state.share < 1:
             began = clock.now()
             batch = _to_device(next(batches), device)
-            waited += clock.now() - began
-            rate = _learning_rate(recipe, share)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            with autocast(device, dtype):
-                scores = net(batch.images)
-            energy = _energy(scores, batch, recipe.energy)
-            optimiser.zero_grad(set_to_none=True)
-            scaler.scale(energy).backward()  # type: ignore[no-untyped-call]
-            scaler.step(optimiser)
-            scaler.update()
-            step += 1
-            _follow(mean, net, recipe.optimiser.averaging, step)
-            value = float(energy.detach())
-            if not math.isfinite(value):
-                raise TrainingError(_why_not_finite(step, value, rate, batch))
-            share = clock.share(step)
+            state.waited += clock.now() - began
+            rate = _learning_rate(recipe, state.share)
+            energy, scores = _step(
+                state, network, batch, recipe, rate, key=_key(seed, state.step, processes), total=processes.total
+            )
+            step, working = state.step, clock.working()
+            state.share = processes.told(clock.share(step))
+            watch.look(step, state.share, energy, scores, batch.labels)
             if on_step is not None:
-                working = clock.working()
-                on_step(
-                    Progress(
-                        step, share, clock.seconds(), clock.left(step), value, rate, waited / working, step / working
-                    )
-                )
-            if pending and share >= pending[0]:
-                pending = [at for at in pending if at > share]
-                began = clock.now()
-                _check_weights(net, step, rate)
-                evaluation = validate(mean, job.held_out, contract)
-                if on_validation is not None:
-                    on_validation(step, evaluation)
-                quality = dict(evaluation.overall)
-                pending = clock.validated(clock.now() - began, pending)
-                if pending and clock.budget > 0:
-                    clock.expect(job.rehearse(mean))
-    _check_weights(net, step, rate)
-    return mean.cpu().eval(), quality, step
+                left, waiting = clock.left(step), state.waited / working
+                on_step(Progress(step, state.share, clock.seconds(), left, energy, rate, waiting, step / working))
+            if state.pending and state.share >= state.pending[0]:
+                state.pending = [at for at in state.pending if at > state.share]
+                _check_weights(state.net, step, rate)
+                if processes.first:
+                    _validate(state, job, clock, on_validation)
+            asked = 0 if keeper is None else processes.largest(keeper.signals.asked)
+            if asked or state.share >= 1 or (keeper is not None and keeper.checkpoints.due):
+                _check_weights(state.net, step, rate)  # a checkpoint is good, or is none
+                keep()
+            if asked:
+                raise Stopped(f"stopped after step {step} ({state.share:.0%})", signal=asked)
+    return state.mean.cpu().eval(), state.quality, state.step
+
+
+def _begin(contract: Contract, device: torch.device, seed: int) -> State:
+    net, recipe = _new_network(contract, device, seed), contract.recipe
+    scaled = mixed_precision(device) is torch.float16
+    return State(
+        net,
+        copy.deepcopy(net) if recipe.optimiser.averaging > 0 else net,
+        _optimiser(net, recipe),
+        torch.amp.GradScaler(device.type, enabled=scaled),
+    )
+
+
+def _key(seed: int, step: int, processes: Processes) -> tuple[int, ...]:
+    """Key of the random numbers that a network draws in a step (dropout)."""
+    return (seed, step) if processes.first else (seed, step, processes.rank)
+
+
+def _step(
+    state: State,
+    network: torch.nn.Module,
+    batch: Batch,
+    recipe: Recipe,
+    rate: float,
+    *,
+    key: tuple[int, ...] = (0, 0),
+    total: Total = ALONE.total,
+) -> tuple[float, torch.Tensor]:
+    """Do one step: forward, energy, backward, weights, their running mean.
+
+    Returns
+    -------
+    energy : float
+    scores : Tensor of float, shape (batch, classes, rows, columns)
+        Of the classes, without a gradient.
+    """
+    state.net.train()
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
+    device = batch.images.device
+    with autocast(device, mixed_precision(device)):
+        scores = network(batch.images)
+    energy = _energy(scores, batch, recipe.energy, total)
+    state.optimiser.zero_grad(set_to_none=True)
+    state.scaler.scale(energy).backward()  # type: ignore[no-untyped-call]
+    state.scaler.step(state.optimiser)
+    state.scaler.update()
+    state.step += 1
+    _follow(state.mean, state.net, recipe.optimiser.averaging, state.step)
+    value = float(energy.detach())
+    if not math.isfinite(value):
+        raise TrainingError(_why_not_finite(state.step, value, rate, batch))
+    return value, scores.detach()[:, : scores.shape[1] - (batch.distance is not None)]
+
+
+def _validate(state: State, job: Job, clock: Clock, on_validation: OnValidation | None) -> None:
+    """Score the network on the held-out images; what that takes, the clock keeps free for those to come."""
+    began = clock.now()
+    evaluation = validate(state.mean, job.held_out, job.contract)
+    if on_validation is not None:
+        on_validation(state.step, evaluation)
+    state.quality = dict(evaluation.overall)
+    state.pending = clock.validated(clock.now() - began, state.pending)
+    if state.pending and clock.budget > 0:
+        clock.expect(job.rehearse(state.mean))
+
+
+def _names(contract: Contract) -> list[str]:
+    """Name the classes that the network tells apart."""
+    if contract.task.kind == "instances":
+        return ["background", "objects"]
+    return [f"label {value}" for value in contract.task.values]
 
 
 def check_seed(seed: int) -> None:
@@ -445,21 +693,14 @@ def trial(contract: Contract, images: Sequence[TrainingImage], device: torch.dev
 
     A device that is no CPU has its batches made meanwhile, and so is not asked to wait for them.
     """
-    net = _new_network(contract, device, seed=0).train()
-    optimiser, dtype = _optimiser(net, contract.recipe), mixed_precision(device)
+    state = _begin(contract, device, seed=0)
     batches = _batches(images, contract, seed=0, ahead=0)
     ready = None if device.type == "cpu" else _to_device(next(batches), device)
+    rate = contract.recipe.optimiser.learning_rate
 
     def step() -> None:
-        batch = ready or _to_device(next(batches), device)
         with torch.random.fork_rng(devices=[] if device.type == "cpu" else None):
-            with autocast(device, dtype):
-                scores = net(batch.images)
-            energy = _energy(scores, batch, contract.recipe.energy)
-            optimiser.zero_grad(set_to_none=True)
-            energy.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            float(energy.detach())
+            _step(state, state.net, ready or _to_device(next(batches), device), contract.recipe, rate)
 
     return step
 
@@ -508,13 +749,13 @@ def with_share(recipe: Recipe, trainings: int) -> Recipe:
     return replace(recipe, training=replace(recipe.training, minutes=recipe.training.minutes / trainings))
 
 
-def _energy(scores: torch.Tensor, batch: Batch, config: EnergyConfig) -> torch.Tensor:
+def _energy(scores: torch.Tensor, batch: Batch, config: EnergyConfig, total: Total = ALONE.total) -> torch.Tensor:
     distance, scores = (scores[:, -1], scores[:, :-1]) if batch.distance is not None else (None, scores)
-    energy = weighted_cross_entropy(scores, batch.labels, batch.weights)
+    energy = weighted_cross_entropy(scores, batch.labels, batch.weights, total=total)
     if config.dice > 0:
-        energy = energy + config.dice * dice_term(scores, batch.labels, batch.weights)
+        energy = energy + config.dice * dice_term(scores, batch.labels, batch.weights, total=total)
     if distance is not None and batch.distance is not None:
-        energy = energy + config.distance * distance_term(distance, batch.distance, batch.labels)
+        energy = energy + config.distance * distance_term(distance, batch.distance, batch.labels, total=total)
     return energy
 
 
@@ -558,27 +799,32 @@ def _learning_rate(recipe: Recipe, share: float) -> float:
     return chosen.learning_rate * 0.5 * (1 + math.cos(math.pi * rest))
 
 
-def _batches(images: Sequence[TrainingImage], contract: Contract, *, seed: int, ahead: int) -> Iterator[Batch]:
-    """Make the batches of all steps in order, `ahead` of them in advance by threads."""
+def _batches(
+    images: Sequence[TrainingImage],
+    contract: Contract,
+    *,
+    seed: int,
+    ahead: int,
+    start: int = 0,
+    processes: Processes = ALONE,
+) -> Iterator[Batch]:
+    """Make the batches of all steps from `start` in order, `ahead` of them in advance by threads."""
     recipe = contract.recipe
+    samples = processes.samples(recipe.tiles.batch)
 
     def make(step: int) -> Batch:
         return draw_batch(
-            images, recipe.tiles, recipe.augmentation, margin=margin(contract.network), seed=seed, step=step
-        )
+            images, recipe.tiles, recipe.augmentation, margin=margin(contract.network), seed=seed, step=step,
+            samples=samples,
+        )  # fmt: skip
 
     if ahead == 0:
-        step = 0
-        while True:
-            yield make(step)
-            step += 1
+        yield from map(make, itertools.count(start))
     with ThreadPoolExecutor(max_workers=ahead) as pool:
-        queue: list[Future[Batch]] = [pool.submit(make, step) for step in range(ahead)]
-        step = ahead
-        while True:
+        queue: list[Future[Batch]] = [pool.submit(make, step) for step in range(start, start + ahead)]
+        for step in itertools.count(start + ahead):
             queue.append(pool.submit(make, step))
             yield queue.pop(0).result()
-            step += 1
 
 
 def _ahead(device: torch.device) -> int:
