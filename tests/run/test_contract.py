@@ -196,9 +196,7 @@ def test_nan_is_no_gray_value():
 
 
 def test_network_of_the_contract_is_kept():
-    changed = replace(
-        CONTRACT, network=replace(CONTRACT.network, in_channels=3), channel_names=(), reference=None
-    )
+    changed = replace(CONTRACT, network=replace(CONTRACT.network, in_channels=3), channel_names=(), reference=None)
     assert Contract.from_dict(changed.to_dict()).network.in_channels == 3
 
 

@@ -178,7 +178,7 @@ def test_what_looks_otherwise_is_told(change, said, trained_on):
 def test_the_score_by_hand():
     [look] = looks(nuclei(0))
     [channel] = look.channels
-    known = reference_of([look])
+    known = reference_of([look, look])
 
     def score(**changes):
         return compare(ImageStatistics("uint16", (replace(channel, **changes),)), known).score
@@ -187,6 +187,8 @@ def test_the_score_by_hand():
     assert score(noise=channel.noise - 3 * FLOORS["noise"], extent=channel.extent + 4) == pytest.approx(5)
     [lower] = compare(ImageStatistics("uint16", (replace(channel, extent=channel.extent - 2),)), known).differences
     assert (lower.name, lower.channel, lower.away) == ("extent", 0, pytest.approx(-2))
+    one = compare(ImageStatistics("uint16", (replace(channel, extent=channel.extent - 3),)), reference_of([look]))
+    assert one.score == pytest.approx(2)  # of one image the least spread is half as much again
 
 
 def test_few_images_show_less_than_their_spread():

@@ -1,11 +1,11 @@
 """What a model is for, in plain words: the card that `ubend describe` prints, and the same for programs."""
 
 import dataclasses
+import textwrap
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from ubend.faces.unlike import range_in_words
 from ubend.method.network import count_parameters
@@ -18,6 +18,7 @@ __all__ = ["card_for_programs", "print_card", "rules_in_words"]
 _SAID_ELSEWHERE = ("about", "budget", "training")
 _MOST_SCORES = 12
 _MOST_NAMES = 12
+_NARROWEST = 20
 
 _TASKS = {
     "binary": "foreground and background",
@@ -52,12 +53,15 @@ def print_card(console: Console, contract: Contract, *, name: str) -> None:
     widest = max(len(key) for lines in sections.values() for key in lines)
     for title, lines in sections.items():
         console.print(f"\n[bold]{title}[/]")
-        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-        table.add_column(width=widest, no_wrap=True)
-        table.add_column(overflow="fold")
         for key, value in lines.items():
-            table.add_row(key, escape(value))
-        console.print(table)
+            console.print(escape(_wrapped(key.ljust(widest + 2), value, console.width)), soft_wrap=True)
+
+
+def _wrapped(key: str, value: str, width: int) -> str:
+    """Put a value beside its key, over as many lines as it needs, and no blanks at their ends."""
+    room = max(width - len(key), _NARROWEST)
+    lines = [line for part in value.splitlines() for line in textwrap.wrap(part, room)] or [""]
+    return key + f"\n{' ' * len(key)}".join(lines)
 
 
 def card_for_programs(contract: Contract) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _of_drift(drifts: dict[str, Drift], reference: Reference) -> str:
     worst = max(drifts, key=lambda name: drifts[name].score)
     drift = drifts[worst]
     found = "; ".join(_difference(one, drift, reference) for one in drift.differences[:MOST_DIFFERENCES])
-    most = "" if len(drifts) == 1 else ", most of all"
+    most = ":" if len(drifts) == 1 else ", most of all"
     said = (
         f"{_images(drifts)} unlike those trained on{most} {worst} (drift {drift.score:.1f}, up to {LIMIT:g} is alike)"
     )

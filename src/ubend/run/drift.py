@@ -43,6 +43,8 @@ LIMIT = 2.0
 """An image that has drifted further looks unlike those trained on."""
 FLOORS = {"extent": 1.0, "brightness": 0.1, "noise": 0.75, "sharpness": 0.6, "polarity": 0.6}
 """The least spread that training images count as having, in the units of `ChannelStatistics`."""
+ONE_IMAGE = 1.5
+"""How much larger it is of a single image, which shows nothing of their spread."""
 LIKE_DIAMETER = 2.0
 """Objects larger or smaller than all trained on, by more than this factor, are those of another magnification."""
 FEWEST_OBJECTS = 5
@@ -428,8 +430,9 @@ def _score(found: Sequence[Sequence[Difference]]) -> float:
 def _away(value: float, known: Spread, floor: float, images: int) -> float:
     """Say how far a value is outside its range; few images are likely to show less than their whole spread."""
     outside = min(value - known.least, 0.0) + max(value - known.most, 0.0)
-    unseen = (images + 1) / (images - 1) if images > 1 else 1.0
-    return outside / max(known.deviation * unseen, floor)
+    if images == 1:
+        return outside / (ONE_IMAGE * floor)
+    return outside / max(known.deviation * (images + 1) / (images - 1), floor)
 
 
 def _fitting_order(image: ImageStatistics, reference: Reference) -> tuple[int, ...] | None:
