@@ -1,5 +1,6 @@
 """Pairs in folders of all common layouts, and what label images mean."""
 
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -529,3 +530,37 @@ def test_roifile_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "roifile", None)
     with pytest.raises(InputError, match=r"pip install roifile"):
         read_pairs(find_pairs(tmp_path))
+
+
+def nnunet(folder, **dataset):
+    write(folder, "imagesTr/a_0000.tif", "imagesTr/a_0001.tif", "labelsTr/a.tif")
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    return read_pairs(find_pairs(folder))[0]
+
+
+def test_names_that_nnunet_gives(tmp_path):
+    labels = {"background": 0, "cell": 1, "whole": [1, 2]}
+    named = nnunet(tmp_path / "2", channel_names={"0": "DAPI", "1": "GFP"}, labels=labels)
+    assert named.channel_names == ("DAPI", "GFP")
+    assert named.class_names == ((0, "background"), (1, "cell"))
+    first = nnunet(tmp_path / "1", modality={"0": "DAPI", "1": "GFP"}, labels={"0": "background", "1": "cell"})
+    assert (first.channel_names, first.class_names) == (named.channel_names, named.class_names)
+
+
+@pytest.mark.parametrize("dataset", [{}, {"channel_names": ["a"]}, {"channel_names": {"1": "a"}, "labels": {}}])
+def test_names_that_cannot_be_read_are_none(tmp_path, dataset):
+    one = nnunet(tmp_path, **dataset)
+    assert (one.channel_names, one.class_names) == ((), ())
+
+
+def test_fewer_names_than_channels_are_none(tmp_path):
+    one = nnunet(tmp_path, channel_names={"0": "DAPI"}, labels={"background": 0})
+    assert one.channel_names == ()
+
+
+def test_names_of_channels_of_an_ome_tiff(tmp_path):
+    (tmp_path / "images").mkdir()
+    named = {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}}
+    tifffile.imwrite(tmp_path / "images" / "x.ome.tif", np.zeros((2, 4, 5), np.uint8), metadata=named)
+    write(tmp_path, "masks/x.tif")
+    assert read_pairs(find_pairs(tmp_path))[0].channel_names == ("DAPI", "GFP")

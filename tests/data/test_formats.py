@@ -654,3 +654,20 @@ def test_a_real_stack():
     pictures = formats.read_images(next((DATA / "ovule3d" / "images").glob("*.tif")))
     assert len(pictures) == 32
     assert {picture.pixels.shape for picture in pictures} == {(128, 128)}
+
+
+def test_names_of_channels(tmp_path):
+    pixels = np.zeros((2, 3, 4), np.uint8)
+    named = {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}}
+    tifffile.imwrite(tmp_path / "two.ome.tif", pixels, metadata=named, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "none.ome.tif", pixels, metadata={"axes": "CYX"}, photometric="minisblack")
+    colours = {"axes": "YXS", "Channel": {"Name": "RGB"}}
+    tifffile.imwrite(tmp_path / "rgb.ome.tif", np.zeros((3, 4, 3), np.uint8), metadata=colours, photometric="rgb")
+    found = {path.name: formats.read_images(path)[0].channel_names for path in tmp_path.iterdir()}
+    assert found == {"two.ome.tif": ("DAPI", "GFP"), "none.ome.tif": (), "rgb.ome.tif": ()}
+
+
+def test_pages_of_a_stack_have_the_names_of_its_channels(tmp_path):
+    named = {"axes": "ZCYX", "Channel": {"Name": ["DAPI", "GFP"]}}
+    tifffile.imwrite(tmp_path / "s.ome.tif", np.zeros((3, 2, 5, 6), np.uint8), metadata=named)
+    assert [page.channel_names for page in formats.read_images(tmp_path / "s.ome.tif")] == [("DAPI", "GFP")] * 3

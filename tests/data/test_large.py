@@ -669,3 +669,16 @@ def test_a_tiff_packed_in_an_unknown_way(tmp_path, compression):
         tif.pages[0].tags["Compression"].overwrite(compression, dtype="H")
     with pytest.raises(FileError, match="needs one more package"):
         open_large(tmp_path / "a.tif")
+
+
+def test_names_of_channels(tmp_path):
+    pixels = random((2, 20, 30))
+    path = ome_zarr(tmp_path / "a.ome.zarr", pixels, "cyx", version="0.4")
+    attributes = json.loads((path / ".zattrs").read_text())
+    for labels, expected in ((("DAPI", "GFP"), ("DAPI", "GFP")), (("DAPI",), ())):
+        channels = [{"label": label} for label in labels]
+        (path / ".zattrs").write_text(json.dumps(attributes | {"omero": {"channels": channels}}))
+        assert open_large(path).channel_names == expected
+    assert pickle.loads(pickle.dumps(open_large(path))).channel_names == ()
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels, metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}})
+    assert open_large(tmp_path / "a.ome.tif").channel_names == ("DAPI", "GFP")

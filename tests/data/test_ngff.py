@@ -85,3 +85,26 @@ def test_a_scale_must_fit_the_axes():
 
 def test_other_attributes_are_no_image():
     assert parse_multiscales({"plate": {}, "ome": {"version": "0.5"}}) is None
+
+
+@pytest.mark.parametrize(
+    ("channels", "names"),
+    [
+        ([{"label": "DAPI", "color": "0000FF"}, {"label": "GFP"}], ("DAPI", "GFP")),
+        ([{"label": "DAPI"}, {}], ()),
+        ([], ()),
+        ("red", ()),
+        ([3], ()),
+        (None, ()),
+    ],
+)
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_names_of_channels(version, channels, names):
+    omero = {"omero": {"channels": channels}}
+    attributes = multiscales_metadata(version, "cells", [("0", (Axis("c", "channel"), COLUMNS))], omero)
+    assert parse_multiscales(attributes).channel_names == names
+
+
+def test_names_of_channels_that_are_damaged_are_none():
+    attributes = multiscales_metadata("0.5", "cells", [("0", (COLUMNS,))], {"omero": 3})
+    assert parse_multiscales(attributes).channel_names == ()

@@ -10,9 +10,19 @@ from ubend.data.annotated import Task
 from ubend.errors import InputError, ModelFileError
 from ubend.method.network import NetworkConfig
 from ubend.method.objects import ObjectRules
-from ubend.run.contract import Contract, Normalisation, channels_first, is_gray
+from ubend.run.contract import (
+    Contract,
+    Normalisation,
+    Unlike,
+    channels_first,
+    is_gray,
+    unlike,
+    unlike_diameter,
+)
+from ubend.run.drift import image_statistics, reference_of
 from ubend.run.recipe import load_recipe
 
+LOOK = image_statistics(np.random.default_rng(0).integers(0, 4000, (1, 64, 64)).astype(np.uint16))
 CONTRACT = Contract(
     network=NetworkConfig(width=4, depth=2, classes=3),
     task=Task("classes", (0, 1, 7), 255),
@@ -20,6 +30,9 @@ CONTRACT = Contract(
     views="dihedral",
     objects=ObjectRules(gap=2, smallest=5),
     pixel_size=0.25,
+    channel_names=("DAPI",),
+    class_names=("ground", "cell", "nucleus"),
+    reference=reference_of([LOOK], [12.5]),
     quality={"mean IoU": 0.5},
     recipe=load_recipe("paper"),
     provenance={"images": {"a": "12ab"}},
@@ -36,7 +49,10 @@ def test_survives_json():
     assert Contract.from_dict(json.loads(json.dumps(CONTRACT.to_dict()))) == CONTRACT
 
 
-@pytest.mark.parametrize("lost", ["network", "task", "normalisation", "views", "objects", "recipe"])
+@pytest.mark.parametrize(
+    "lost",
+    ["network", "task", "normalisation", "views", "objects", "recipe", "channel_names", "class_names", "reference"],
+)
 def test_a_lost_key_is_damage(lost):
     values = CONTRACT.to_dict()
     del values[lost]
@@ -60,6 +76,14 @@ def test_a_lost_key_is_damage(lost):
         {"objects": {**asdict(ObjectRules()), "fill_holes": "no"}},
         {"objects": {**asdict(ObjectRules()), "treshold": 0.5}},
         {"colour": "red"},
+        {"normalisation": {"kind": "rang", "together": False}},
+        {"normalisation": {"kind": "percentile", "together": False, "low": 99, "high": 1}},
+        {"channel_names": ["DAPI", "GFP"]},
+        {"channel_names": 3},
+        {"class_names": ["cell"]},
+        {"reference": []},
+        {"reference": asdict(reference_of([LOOK])) | {"channels": []}},
+        {"reference": {"images": 1}},
     ],
 )
 def test_a_wrong_value_is_damage(change):
@@ -82,6 +106,14 @@ def test_percentiles_by_hand():
 def test_standardised_by_hand():
     values = applied("standardise", np.array([[[1, 3]]], np.uint8))
     np.testing.assert_allclose(values, [[[-1, 1]]])
+
+
+def test_other_percentiles_are_kept_and_used():
+    other = replace(CONTRACT, normalisation=Normalisation("percentile", together=False, low=0, high=50))
+    found = Contract.from_dict(json.loads(json.dumps(other.to_dict()))).normalisation
+    image = np.arange(101, dtype=np.uint16).reshape(1, 1, 101)
+    offset, gain = found.offset_and_gain(image)
+    assert (offset, gain) == (0, pytest.approx(1 / 50))
 
 
 def test_channels_have_one_scale_or_each_its_own():
@@ -164,5 +196,31 @@ def test_nan_is_no_gray_value():
 
 
 def test_network_of_the_contract_is_kept():
-    changed = replace(CONTRACT, network=replace(CONTRACT.network, in_channels=3))
+    changed = replace(CONTRACT, network=replace(CONTRACT.network, in_channels=3), channel_names=(), reference=None)
     assert Contract.from_dict(changed.to_dict()).network.in_channels == 3
+
+
+def test_an_image_like_those_trained_on():
+    assert unlike(CONTRACT, LOOK) is None
+    assert unlike(CONTRACT, LOOK, ("dapi",)) is None
+    assert unlike(CONTRACT, LOOK, ("0", "1")) is None  # of another number of channels: nothing to compare
+
+
+def test_a_model_that_does_not_know_its_images_finds_none_unlike():
+    old = replace(CONTRACT, reference=None)
+    assert unlike(old, LOOK, ("GFP",)) is None
+    assert not unlike_diameter(old, 1000.0)
+
+
+def test_an_image_unlike_those_trained_on():
+    assert unlike(CONTRACT, replace(LOOK, dtype="uint8")) == Unlike(dtype="uint8")
+    assert unlike(CONTRACT, LOOK, ("GFP",)) == Unlike(channel_names=("GFP",))
+    flat = unlike(CONTRACT, image_statistics(np.zeros((1, 64, 64), np.uint16)))
+    assert flat.drift.is_far
+    assert flat.dtype is None
+
+
+def test_diameters_are_alike_up_to_a_factor_of_two():
+    assert [unlike_diameter(CONTRACT, d) for d in (6.2, 6.3, 12.5, 24.9, 25.1, None)] == [
+        True, False, False, False, True, False,
+    ]  # fmt: skip

@@ -17,7 +17,8 @@ from ubend.data.rois import labels_from_drawn, read_drawn
 from ubend.errors import FileError, InputError
 from ubend.faces.pictures import outlined
 from ubend.method.resampling import resized
-from ubend.run import folders
+from ubend.run import drift, folders
+from ubend.run.drift import spread_of
 from ubend.run.evaluation import evaluate_folders
 from ubend.run.folders import Extras, predict_folder
 from ubend.run.pipeline import Limit
@@ -669,3 +670,68 @@ def test_tables_are_no_results_to_evaluate(tmp_path, images, out, finding_two):
         write_labels(truth / f"disc {number}.tif", TWO)
     evaluation = evaluate_folders(out, truth, task="instances")
     assert [row.name for row in evaluation.rows] == ["disc 0", "disc 1"]
+
+
+# images unlike those trained on
+
+
+@pytest.fixture
+def others(tmp_path):
+    (tmp_path / "others").mkdir()
+    return tmp_path / "others"
+
+
+def test_images_that_look_otherwise_are_told(others, out, model, discs):
+    like, other = discs[0][:2]
+    tifffile.imwrite(others / "like.tif", like)
+    tifffile.imwrite(others / "inverted.tif", like.max() - other)
+    tifffile.imwrite(others / "wide.tif", other.astype(np.uint16) * 2)
+    unlike = predict_folder(model, others, out).unlike
+    assert set(unlike) == {"inverted", "wide"}
+    assert (unlike["inverted"].drift.is_far, unlike["inverted"].dtype) == (True, None)
+    assert (unlike["wide"].drift, unlike["wide"].dtype) == (None, "uint16")
+
+
+def test_channels_in_another_order_are_told(others, out, model, discs, monkeypatch):
+    monkeypatch.setattr(model, "contract", replace(model.contract, channel_names=("DAPI",)))
+    for name, channel in (("like", "DAPI"), ("other", "GFP")):
+        tifffile.imwrite(others / f"{name}.ome.tif", discs[0][0], metadata={"Channel": {"Name": channel}})
+    tifffile.imwrite(others / "none.tif", discs[0][0])
+    unlike = predict_folder(model, others, out).unlike
+    assert {name: one.channel_names for name, one in unlike.items()} == {"other": ("GFP",)}
+
+
+def trained_on(model, diameters):
+    """The model, as if it had been trained on objects of this size; five of them are needed."""
+    contract = model.contract
+    return replace(contract, reference=replace(contract.reference, diameters=spread_of(diameters)))
+
+
+def test_objects_of_another_size_are_told(others, out, instance_model, discs, monkeypatch):
+    monkeypatch.setattr(drift, "FEWEST_OBJECTS", 1)
+    tifffile.imwrite(others / "disc.tif", discs[0][0])
+    found = {}
+    for diameters in ([15.0], [100.0], [41.0]):
+        monkeypatch.setattr(instance_model, "contract", trained_on(instance_model, diameters))
+        found[diameters[0]] = predict_folder(instance_model, others, out, overwrite=True).other_diameters
+    assert found[41.0] == {}
+    assert found[15.0] == found[100.0]
+    assert found[15.0]["disc"] == pytest.approx(40, rel=0.2)
+
+
+def test_resampled_images_are_compared_as_they_are_segmented(others, out, half_a_micrometre, discs, monkeypatch):
+    monkeypatch.setattr(drift, "FEWEST_OBJECTS", 1)
+    monkeypatch.setattr(half_a_micrometre, "contract", trained_on(half_a_micrometre, [41.0]))
+    image = discs[0][0].repeat(4, 0).repeat(4, 1)
+    with_pixel_size(others / "fine.ome.tif", image, 0.5 / 4)
+    coarse = predict_folder(half_a_micrometre, others, out)
+    assert coarse.unlike["fine"].drift.is_far
+    fine = predict_folder(half_a_micrometre, others, out, resample=True, overwrite=True)
+    assert (fine.unlike, fine.other_diameters) == ({}, {})
+
+
+def test_nothing_is_told_of_the_images_trained_on(others, out, instance_model, discs):
+    for number, image in enumerate(discs[0]):
+        tifffile.imwrite(others / f"{number}.tif", image)
+    result = predict_folder(instance_model, others, out)
+    assert (result.unlike, result.other_diameters) == ({}, {})

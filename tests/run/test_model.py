@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from safetensors.torch import load_file, save_file
 
 from ubend.errors import FileError, ModelFileError
+from ubend.method.network import NetworkConfig, UNet
+from ubend.run.folders import predict_folder
 from ubend.run.model import FORMAT_VERSION, load
 
 
@@ -75,6 +78,52 @@ def test_a_file_of_the_second_version_dropped_no_unsure_objects(instance_model, 
     instance_model.save(path)
     old = load(rewritten(path, lambda contract: contract["objects"].pop("surest"), format_version="2"))
     assert old.contract.objects == replace(instance_model.contract.objects, surest=0.0)
+
+
+VERSION_3 = {
+    "network": {
+        "in_channels": 1, "classes": 2, "width": 4, "depth": 2, "padding": "same", "normalisation": "batch",
+        "dropout": 0.0,
+    },
+    "task": {"kind": "binary", "values": [0, 255], "ignore_label": None},
+    "normalisation": {"kind": "percentile", "together": False},
+    "views": "one",
+    "objects": {
+        "gap": 0, "smallest": 0, "threshold": 0.5, "surest": 0.0, "split": 0.0, "fill_holes": False,
+        "clear_border": False,
+    },
+    "pixel_size": 0.5,
+    "quality": {"IoU": 0.75},
+    "recipe": {"network": {"width": 4, "depth": 2}},
+    "provenance": {"images": {"a": "0123456789abcdef"}, "steps": 3},
+}  # fmt: skip
+"""The contract of a file of the third version, as that version wrote it."""
+
+
+def test_a_file_of_the_third_version_still_loads(tmp_path, discs):
+    network = UNet(NetworkConfig(**VERSION_3["network"]))
+    metadata = {"format": "ubend-model", "format_version": "3", "contract": json.dumps(VERSION_3)}
+    save_file(network.state_dict(), tmp_path / "old.safetensors", metadata)
+    old = load(tmp_path / "old.safetensors", device="cpu")
+    assert old.contract.reference is None
+    assert (old.contract.channel_names, old.contract.class_names) == ((), ())
+    assert (old.contract.normalisation.low, old.contract.normalisation.high) == (1.0, 99.8)
+    assert old.contract.pixel_size == 0.5
+    assert set(np.unique(old.segment(discs[0][0]))) <= {0, 255}
+    result = predict_folder(old, _saved(tmp_path, discs[0][0]), tmp_path / "out")
+    assert (result.unlike, result.other_diameters) == ({}, {})
+    old.save(tmp_path / "new.safetensors")
+    assert header(tmp_path / "new.safetensors")["__metadata__"]["format_version"] == "4"
+    assert load(tmp_path / "new.safetensors").contract == old.contract
+
+
+def _saved(folder, image):
+    tifffile.imwrite(folder / "image.tif", image)
+    return folder / "image.tif"
+
+
+def test_a_file_of_the_fourth_version_that_lost_what_it_saw_is_damaged(path):
+    assert "contract is damaged: 'reference'" in refused(rewritten(path, lambda c: c.pop("reference")))
 
 
 def test_other_rules_for_objects_can_be_asked_for(instance_model, discs):

@@ -133,6 +133,45 @@ def test_contract_of_colour_and_classes(tiny):
     assert not make_contract(tiny, contract.task, deep).normalisation.together
 
 
+def test_the_contract_states_what_the_images_look_like(tiny):
+    rng = np.random.default_rng(0)
+    squares = np.kron(np.arange(1, 10).reshape(3, 3), np.ones((10, 10), int))
+    images = [annotated(squares, rng.integers(0, 9, (30, 30)).astype(dtype)) for dtype in (np.uint8, np.uint16)]
+    reference = make_contract(tiny, Task("instances", (), None), images).reference
+    assert (reference.images, reference.dtypes) == (2, ("uint16", "uint8"))
+    assert reference.diameters.median == pytest.approx(11.28, abs=0.01)
+    assert reference.channels[0]["low"].least == 0
+    assert reference.channels[0]["high"].most == 8
+    assert make_contract(tiny, Task("classes", tuple(range(1, 10)), None), images).reference.diameters is None
+
+
+def test_of_many_images_some_are_looked_at(tiny):
+    images = [annotated([[0, 1]], np.full((1, 2), value, np.uint8)) for value in range(130)]
+    reference = make_contract(tiny, Task("binary", (0, 1), None), images).reference
+    assert 32 <= reference.images <= 64
+    assert (reference.channels[0]["low"].least, reference.channels[0]["low"].most >= 127) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((("DAPI",), ("DAPI",)), ("DAPI",)),
+        ((("DAPI",), ()), ("DAPI",)),
+        ((("DAPI",), ("GFP",)), ()),
+        ((("red", "green", "blue"), ()), ()),
+    ],
+)
+def test_names_of_channels_are_those_that_all_images_have(tiny, names, expected):
+    images = [replace(annotated([[0, 1]]), channel_names=one) for one in names]
+    assert make_contract(tiny, Task("binary", (0, 1), None), images).channel_names == expected
+
+
+def test_names_of_classes(tiny):
+    named = [replace(annotated([[0, 255]]), class_names=((255, "cell"), (0, "ground"), (3, "debris")))]
+    assert make_contract(tiny, Task("binary", (0, 255), None), named).class_names == ("ground", "cell")
+    assert make_contract(tiny, Task("binary", (0, 7), None), named).class_names == ()
+
+
 def test_smallest_object_is_a_quarter_of_the_small_ones(tiny):
     labels = np.zeros((30, 30), int)
     labels[:10, :10], labels[20:, 20:], labels[0, 29] = 1, 2, 255  # two objects of 100 pixels; 255 is no object

@@ -13,6 +13,7 @@ from ubend.data.large import open_large
 from ubend.data.simulated import simulate
 from ubend.errors import FileError, InputError, OutOfMemory
 from ubend.run import scale
+from ubend.run.drift import spread_of
 from ubend.run.folders import predict_folder
 from ubend.run.model import load
 from ubend.run.recipe import BudgetConfig, load_recipe
@@ -319,3 +320,32 @@ def test_another_precision_is_not_continued(cells, big, tmp_path, monkeypatch):
     monkeypatch.setattr(scale, "mixed_precision", lambda _device: torch.bfloat16)
     with pytest.raises(FileError, match="dtype float32, now bfloat16"):
         predict_large(cells, big, tmp_path / "out", resume=True)
+
+
+def test_planes_unlike_those_trained_on_are_told_before_anything_is_computed(cells, pixels, tmp_path):
+    stack = np.stack([pixels, pixels.max() - pixels]).astype(np.float64)
+    zarr.create_array(tmp_path / "stack.zarr", data=stack, chunks=(1, 64, 64))
+    told = []
+
+    def on_unlike(planes):
+        told.append(planes)
+        assert not (tmp_path / "out").exists()
+
+    result = predict_large(cells, tmp_path / "stack.zarr", tmp_path / "out", tile=TILE, on_unlike=on_unlike)
+    assert told == [result.unlike]
+    assert list(result.unlike) == ["stack_0000", "stack_0001"]
+    first, second = result.unlike.values()
+    assert (first.drift, first.dtype) == (None, "float64")
+    assert second.drift.is_far
+    assert result.other_diameters == {}
+
+
+def test_objects_of_another_size_are_told(cells, big, tmp_path):
+    model = load(cells)
+    small = replace(model.contract.reference, diameters=spread_of([1.0]))
+    model.contract = replace(model.contract, reference=small)
+    model.save(tmp_path / "small.safetensors")
+    result = predict_large(tmp_path / "small.safetensors", big, tmp_path / "out", tile=TILE)
+    assert result.unlike == {}
+    assert list(result.other_diameters) == ["big"]
+    assert result.other_diameters["big"] > 2

@@ -22,8 +22,10 @@ file; where two overlap, the earlier keeps the pixels; one named "ignore" marks 
 image may have its ROIs in RoiSet.zip, the name that Fiji gives.
 """
 
+import contextlib
 import difflib
 import itertools
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -126,6 +128,10 @@ class Annotated:
         As in the file; negative values are unlabelled.
     pixel_size : float or None
         Micrometres per pixel, where a file knows it.
+    channel_names : tuple of str
+        Names of the channels, where a file knows them all.
+    class_names : tuple of (int, str)
+        Label values and what they mean, where a file says so.
 
     Examples
     --------
@@ -137,6 +143,8 @@ class Annotated:
     image: NDArray[Any]
     labels: NDArray[np.int32]
     pixel_size: float | None
+    channel_names: tuple[str, ...] = ()
+    class_names: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -620,6 +628,7 @@ def _count(things: Sequence[object], name: str) -> str:
 
 def _read_pair(pair: Pair, first: int) -> list[Annotated]:
     channels = [read_images(path) for path in pair.images]
+    names, classes = _names_of_nnunet(pair)
     labels = _read_drawn(pair.labels, channels[0], first) if _is_drawn(pair.labels) else read_labels(pair.labels)
     for path, pages in zip(pair.images, channels, strict=True):
         if len(pages) != len(labels):
@@ -638,10 +647,27 @@ def _read_pair(pair: Pair, first: int) -> list[Annotated]:
                 )
         name = pair.name + files[0].name.removeprefix(file_stem(files[0].path))
         size = next((one.pixel_size for one in (*files, truth) if one.pixel_size is not None), None)
-        pairs.append(
-            Annotated(name, _stacked([one.pixels for one in files]), _as_int32(truth.pixels, truth.path), size)
-        )
+        pixels = _stacked([one.pixels for one in files])
+        named = names or files[0].channel_names
+        named = named if len(named) == (1 if pixels.ndim == 2 else pixels.shape[-1]) else ()
+        pairs.append(Annotated(name, pixels, _as_int32(truth.pixels, truth.path), size, named, classes))
     return pairs
+
+
+def _names_of_nnunet(pair: Pair) -> tuple[tuple[str, ...], tuple[tuple[int, str], ...]]:
+    """Read the names of channels and labels from nnU-Net's dataset.json; none where there is none, or it is none."""
+    path = pair.labels.parent.parent / "dataset.json"
+    if pair.labels.parent.name.casefold() != "labelstr" or not path.is_file():
+        return (), ()
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        channels = known["channel_names"] if "channel_names" in known else known["modality"]
+        names = tuple(str(channels[str(number)]) for number in range(len(channels)))
+        labels = known["labels"]
+        if all(str(key).isdecimal() for key in labels):  # version 1 has them the other way round
+            labels = {name: value for value, name in labels.items()}
+        return names, tuple((int(value), str(name)) for name, value in labels.items() if not isinstance(value, list))
+    return (), ()
 
 
 def _read_drawn(path: Path, pages: list[Picture], first: int) -> list[Picture]:

@@ -55,7 +55,7 @@ IMAGE_SUFFIXES = tuple(_KINDS)
 # Without a handler Python itself writes tifffile's warnings to the screen; who wants them adds a handler of their own.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-_Page = tuple[NDArray[Any], float | None]
+_Page = tuple[NDArray[Any], float | None, tuple[str, ...]]
 
 UNREADABLE = (
     *(OSError, EOFError, MemoryError, SyntaxError),
@@ -108,6 +108,8 @@ class Picture:
         The file.
     pixel_size : float or None
         Micrometres per pixel, where the file knows it and where it is the same along rows and columns.
+    channel_names : tuple of str
+        Names of the channels, where the file (OME-TIFF) has one for each.
 
     Examples
     --------
@@ -120,6 +122,7 @@ class Picture:
     name: str
     path: Path
     pixel_size: float | None
+    channel_names: tuple[str, ...] = ()
 
 
 def read_images(path: str | Path) -> list[Picture]:
@@ -187,8 +190,8 @@ def read_labels(path: str | Path) -> list[Picture]:
     path = Path(path)
     is_array = path.suffix.lower() == ".npy"
     found = _array_pages(path) if is_array else _read_pages(path, palette_index=True)
-    pages = [(_whole_numbers(pixels, path), size) for pixels, size in found]
-    if _start(path).startswith(_JPEG_START) and any(len(np.unique(pixels)) > 2 for pixels, _ in pages):
+    pages: list[_Page] = [(_whole_numbers(pixels, path), size, ()) for pixels, size, _ in found]
+    if _start(path).startswith(_JPEG_START) and any(len(np.unique(pixels)) > 2 for pixels, _, _ in pages):
         raise FileError(
             f"{path} is a JPEG, which changes label values: it holds more than two. Save the labels as TIFF or PNG."
         )
@@ -667,11 +670,11 @@ def _in_words(pixels: NDArray[Any]) -> str:
 
 
 def _named(path: Path, pages: list[_Page]) -> list[Picture]:
-    stem = file_stem(path)
-    if len(pages) == 1:
-        return [Picture(pages[0][0], stem, path, pages[0][1])]
-    digits = max(4, len(str(len(pages) - 1)))
-    return [Picture(pixels, f"{stem}_{k:0{digits}d}", path, size) for k, (pixels, size) in enumerate(pages)]
+    stem, digits = file_stem(path), max(4, len(str(len(pages) - 1)))
+    names = [stem] if len(pages) == 1 else [f"{stem}_{k:0{digits}d}" for k in range(len(pages))]
+    return [
+        Picture(pixels, name, path, size, channels) for name, (pixels, size, channels) in zip(names, pages, strict=True)
+    ]
 
 
 @contextmanager
@@ -694,7 +697,7 @@ def _read_pages(path: Path, *, palette_index: bool) -> list[_Page]:
         start = _start(path)
         is_tiff = start.startswith(TIFF_STARTS)
         pages = _tiff_pages(path) if is_tiff else [_pillow_page(path, start, palette_index=palette_index)]
-    if not pages or any(pixels.size == 0 for pixels, _ in pages):
+    if not pages or any(pixels.size == 0 for pixels, _, _ in pages):
         raise FileError(f"Cannot read {path}: it holds no pixels.")
     return pages
 
@@ -744,7 +747,7 @@ def _array_pages(path: Path) -> list[_Page]:
         raise FileError(f"Cannot read {path}: it is truncated or no array of NumPy ({reason_of(error)}).") from error
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or array.size == 0:
         raise FileError(f"{path} holds no label image: it is an array with the axes (rows, columns), or several such.")
-    return [(page, None) for page in (array if array.ndim == 3 else array[None])]
+    return [(page, None, ()) for page in (array if array.ndim == 3 else array[None])]
 
 
 def _why_no_objects(path: Path) -> str:
@@ -804,10 +807,11 @@ def _tiff_pages(path: Path) -> list[_Page]:
 
 
 def _series_pages(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, index: int) -> Iterator[_Page]:
-    size = tiff_pixel_size(tif, series, index)
+    size, names = tiff_pixel_size(tif, series, index), tiff_channel_names(tif, index)
     has_alpha = bool(series.keyframe.extrasamples) and series.keyframe.samplesperpixel in (2, 4)
-    for pixels in _split_axes(_series_pixels(path, series), series.axes):
-        yield (_without_constant_alpha(pixels) if has_alpha and pixels.ndim == 3 else pixels), size
+    for plane in _split_axes(_series_pixels(path, series), series.axes):
+        pixels = _without_constant_alpha(plane) if has_alpha and plane.ndim == 3 else plane
+        yield pixels, size, names if len(names) == (1 if pixels.ndim == 2 else pixels.shape[-1]) else ()
 
 
 def check_complete(tif: tifffile.TiffFile) -> None:
@@ -922,6 +926,17 @@ def tiff_pixel_size(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, ind
     )
 
 
+def tiff_channel_names(tif: tifffile.TiffFile, index: int) -> tuple[str, ...]:
+    """Return the names of the channels of series number `index` in OME-XML; empty unless each channel has one."""
+    if not (tif.is_ome and tif.ome_metadata):
+        return ()
+    pixels = _ome_pixels(tif.ome_metadata)
+    if index >= len(pixels):
+        return ()
+    names = [element.get("Name", "") for element in pixels[index] if element.tag.endswith("}Channel")]
+    return tuple(names) if all(names) else ()
+
+
 def _ratio(value: object) -> float:
     """Return a TIFF rational as a number, 0 where there is none."""
     match value:
@@ -939,8 +954,12 @@ def _from_resolution(unit: float | None, across: float, down: float, *, trust: b
     return None if is_print and not trust else size
 
 
+def _ome_pixels(xml: str) -> list[ElementTree.Element]:
+    return [element for element in ElementTree.fromstring(xml).iter() if element.tag.endswith("}Pixels")]
+
+
 def _ome_pixel_size(xml: str, index: int) -> float | None:
-    pixels = [element for element in ElementTree.fromstring(xml).iter() if element.tag.endswith("}Pixels")]
+    pixels = _ome_pixels(xml)
     if index >= len(pixels):
         return None
     across, down = (
@@ -967,7 +986,7 @@ def _pillow_page(path: Path, start: bytes, *, palette_index: bool) -> _Page:
         pixels = pixels // np.uint8(255 // (2**depth - 1))  # Pillow spreads them over 0..255
     if depth == 16:
         pixels = pixels.astype(np.uint16)  # int32 in older Pillow
-    return pixels, size
+    return pixels, size, ()
 
 
 def _png_pixel_size(picture: Image.Image) -> float | None:

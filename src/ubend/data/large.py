@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubend.data.formats import check_is_file, check_pixel_size, file_stem
-from ubend.data.large_tiff import is_tiff, tiff_image
-from ubend.data.large_zarr import is_zarr, zarr_image
+from ubend.data.large_tiff import TiffImage, is_tiff, tiff_image
+from ubend.data.large_zarr import ZarrImage, is_zarr, zarr_image
 from ubend.data.ngff import Level
 from ubend.errors import FileError, InputError
 
@@ -57,6 +57,8 @@ class LargeImage:
         Of OME-Zarr, where it is one.
     zarr_format : int or None
         2 or 3, of a Zarr.
+    channel_names : tuple of str
+        Where the file has one for each channel.
 
     Examples
     --------
@@ -76,6 +78,7 @@ class LargeImage:
     chunk: tuple[int, int]
     version: str | None
     zarr_format: int | None
+    channel_names: tuple[str, ...]
     _regions: Regions = field(repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -287,38 +290,30 @@ def open_large(path: str | Path, *, pixel_size: float | None = None) -> LargeIma
     if is_zarr(path):
         found = zarr_image(path)
         level = found.chosen if found.chosen is not None else _nearest_level(found.levels, pixel_size)
-        return _image(path, found.folder, found.levels, level, found.regions(level), found.version, found.zarr_format)
+        return _image(path, found, level)
     if path.is_dir():
         raise FileError(f"{path} is a folder, and no Zarr; name one image in it.")
     check_is_file(path)
     if not is_tiff(path):
         raise FileError(f"{path} is neither TIFF nor Zarr, the kinds of which regions can be read; save it as one.")
     tiff = tiff_image(path)
-    level = _nearest_level(tiff.levels, pixel_size)
-    return _image(path, path, tiff.levels, level, tiff.regions(level), None, None)
+    return _image(path, tiff, _nearest_level(tiff.levels, pixel_size))
 
 
-def _image(
-    path: Path,
-    folder: Path,
-    levels: tuple[Level, ...],
-    level: int,
-    regions: Regions,
-    version: str | None,
-    zarr_format: int | None,
-) -> LargeImage:
-    letters = levels[level].letters
-    height, width = (min(regions.chunks[letters.index(letter)], levels[level].length(letter)) for letter in "yx")
-    return LargeImage(path, folder, levels, level, regions.dtype, (height, width), version, zarr_format, regions)
+def _image(path: Path, found: ZarrImage | TiffImage, level: int) -> LargeImage:
+    chosen, regions = found.levels[level], found.regions(level)
+    height, width = (min(regions.chunks[chosen.letters.index(letter)], chosen.length(letter)) for letter in "yx")
+    of_zarr = (found.folder, found.version, found.zarr_format) if isinstance(found, ZarrImage) else (path, None, None)
+    folder, version, zarr_format = of_zarr
+    channels = math.prod(chosen.length(letter) for letter in _CHANNEL_LETTERS)
+    names = found.channel_names if len(found.channel_names) == channels else ()
+    chunk = (height, width)
+    return LargeImage(path, folder, found.levels, level, regions.dtype, chunk, version, zarr_format, names, regions)
 
 
 def _open_level(path: Path, level: int) -> LargeImage:
     """Open an image again as it was."""
-    if is_zarr(path):
-        found = zarr_image(path)
-        return _image(path, found.folder, found.levels, level, found.regions(level), found.version, found.zarr_format)
-    tiff = tiff_image(path)
-    return _image(path, path, tiff.levels, level, tiff.regions(level), None, None)
+    return _image(path, zarr_image(path) if is_zarr(path) else tiff_image(path), level)
 
 
 def _nearest_level(levels: tuple[Level, ...], pixel_size: float | None) -> int:

@@ -24,6 +24,7 @@ from ubend.data.formats import (
     check_pixel_size,
     reason_of,
     said_in_one_line,
+    tiff_channel_names,
     tiff_pixel_size,
     why_not_decoded,
     write_atomically,
@@ -55,10 +56,11 @@ class Plane(Protocol):
 
 @dataclass(frozen=True)
 class TiffImage:
-    """What a TIFF holds: the levels of its one image, the largest first."""
+    """What a TIFF holds: the levels of its one image, the largest first, and the names of its channels."""
 
     levels: tuple[Level, ...]
     opened: tuple["TiffRegions", ...]
+    channel_names: tuple[str, ...] = ()
 
     def regions(self, level: int) -> "TiffRegions":
         """Open a level for reading."""
@@ -105,7 +107,8 @@ def tiff_image(path: Path) -> TiffImage:
             Level(str(k), _axes(level.axes, size, whole, regions.shape), regions.shape)
             for k, (level, regions) in enumerate(zip(series.levels, opened, strict=True))
         )
-    return TiffImage(levels, opened)
+        names = tiff_channel_names(tif, index)
+    return TiffImage(levels, opened, names)
 
 
 def _axes(letters: str, size: float | None, whole: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Axis, ...]:

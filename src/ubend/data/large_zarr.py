@@ -41,6 +41,8 @@ class ZarrImage:
         Of OME-Zarr; None for an array alone.
     zarr_format : int
         2 or 3.
+    channel_names : tuple of str
+        Empty unless each channel has one.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class ZarrImage:
     chosen: int | None
     version: str | None
     zarr_format: int
+    channel_names: tuple[str, ...] = ()
 
     def regions(self, level: int) -> "ZarrRegions":
         """Open a level for reading."""
@@ -227,7 +230,7 @@ def _of_group(path: Path, zarr_format: int, named: str | None) -> ZarrImage | No
         raise FileError(f"{path} is not complete: its level {lost} is missing{instead}.")
     levels = tuple(_checked(path, name, axes, found.version) for name, axes in there)
     chosen = None if named is None else [level.path for level in levels].index(named)
-    return ZarrImage(path, levels, chosen, found.version, zarr_format)
+    return ZarrImage(path, levels, chosen, found.version, zarr_format, found.channel_names)
 
 
 def _of_level(path: Path, zarr_format: int) -> ZarrImage | None:

@@ -113,10 +113,13 @@ class Multiscales:
     version : str
     datasets : tuple of (str, tuple of Axis)
         Path of each level, the largest first, and its axes. No axes where a version before 0.3 names none.
+    channel_names : tuple of str
+        Labels of the channels ("omero"); empty unless each has one.
     """
 
     version: str
     datasets: tuple[tuple[str, tuple[Axis, ...]], ...]
+    channel_names: tuple[str, ...] = ()
 
 
 def parse_multiscales(attributes: Mapping[str, Any]) -> Multiscales | None:
@@ -159,7 +162,16 @@ def parse_multiscales(attributes: Mapping[str, Any]) -> Multiscales | None:
     )
     if not datasets:
         raise ValueError("it names no level")
-    return Multiscales(version, datasets)
+    return Multiscales(version, datasets, _channel_names(holder.get("omero")))
+
+
+def _channel_names(omero: Any) -> tuple[str, ...]:
+    """Read the labels of channels, which are for people: what is wrong with them is no reason to read no image."""
+    channels = omero.get("channels") if isinstance(omero, Mapping) else None
+    if not isinstance(channels, list) or not all(isinstance(channel, Mapping) for channel in channels):
+        return ()
+    names = [channel.get("label") for channel in channels]
+    return tuple(map(str, names)) if all(names) else ()
 
 
 def _axis(axis: Mapping[str, Any] | str) -> Axis:

@@ -181,8 +181,10 @@ def train(
         device=device, seed=seed, folds=folds, resume=resume, overwrite=overwrite,
     )  # fmt: skip
     if model.contract.task.kind == "instances":
+        from ubend.faces.model_card import rules_in_words
+
         chosen = "as chosen on the annotated images" if model.contract.quality else "by default"
-        console.print(f"Objects, {chosen}: {_rules_in_words(model.contract)}")
+        console.print(f"Objects, {chosen}: {rules_in_words(model.contract)}")
     if "folds" in model.contract.provenance:
         console.print(f"Quality, {_of_folds(model.contract)}: {_with_intervals(model.contract)}")
     elif model.contract.quality:
@@ -445,23 +447,34 @@ def describe(
     size: Annotated[
         int | None, typer.Option(help="Rows and columns of the input; without it the recipe's tile.")
     ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write all that a model says of itself, for programs.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Print the layer table with parameters, sizes and cost; of a model also what it was trained for."""
+    """Print what a model is for, expects and was trained on; of it or a recipe the layers, their sizes and cost."""
     from ubend.run.model import load
     from ubend.run.recipe import RECIPES, load_recipe
 
+    _check_free([] if json_file is None else [json_file], overwrite=overwrite)
     looks_like_a_path = what.endswith(".safetensors") or Path(what).name != what
     if what in RECIPES or what.endswith(".toml") or not (looks_like_a_path or Path(what).exists()):
-        recipe, contract = load_recipe(what), None
-        network = recipe.network
-    else:
-        contract = load(what).contract
-        recipe, network = contract.recipe, contract.network
-    _print_network(network, recipe.tiles.size if size is None else size)
-    if contract is not None:
-        _print_contract(contract)
-    elif recipe.about:
-        console.print(escape(f"Recipe {what}: {recipe.about}."))
+        if json_file is not None:
+            raise InputError(f"--json writes what a model says of itself, and {what} is a recipe: name a model")
+        recipe = load_recipe(what)
+        _print_network(recipe.network, recipe.tiles.size if size is None else size)
+        if recipe.about:
+            console.print(escape(f"Recipe {what}: {recipe.about}."))
+        return
+    from ubend.faces.model_card import card_for_programs, print_card
+
+    contract = load(what, device="cpu").contract
+    print_card(console, contract, name=what)
+    console.print("\n[bold]Its layers[/]")
+    _print_network(contract.network, contract.recipe.tiles.size if size is None else size)
+    if json_file is not None:
+        text = json.dumps(card_for_programs(contract), indent=2, ensure_ascii=False, allow_nan=False)
+        _write_text(json_file, text, overwrite=overwrite)
 
 
 def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | None = None, **choices: Any) -> "Model":
@@ -573,6 +586,7 @@ def _with_intervals(contract: "Contract") -> str:
 
 def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
     """Segment a folder, and say what came of it; returns whether an image failed."""
+    from ubend.faces.unlike import warn_of_diameters, warn_of_unlike
     from ubend.run.folders import OBJECTS, predict_folder
 
     with _progress_bar() as show:
@@ -605,6 +619,10 @@ def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
         raise FileError(f"none of the images in {images} could be segmented")
     if result.other_sizes:
         _warn_of_sizes(result.other_sizes, model.contract.pixel_size)
+    if result.unlike:
+        warn_of_unlike(problems, result.unlike, model.contract)
+    if result.other_diameters:
+        warn_of_diameters(problems, result.other_diameters, model.contract)
     objects = f", {sum(result.objects.values())} objects" if result.objects else ""
     console.print(f"Wrote {_count(len(result.written), 'label image')} into {escape(str(out))}{objects}.")
     if result.table is not None:
@@ -626,6 +644,7 @@ def _predict_large(
     **choices: Any,
 ) -> bool:
     """Segment images block by block, and say what came of it; returns whether an image failed."""
+    from ubend.faces.unlike import warn_of_diameters, warn_of_unlike
     from ubend.run.scale import Progress, is_finished, predict_large
     from ubend.run.workers import engine_of
 
@@ -647,6 +666,7 @@ def _predict_large(
                     result = predict_large(
                         model, image, out, engine=engine, objects=contract.objects, on_progress=on_progress,
                         on_open=lambda opened: _say_opened(opened, contract), on_smaller_tile=_say_smaller_tile,
+                        on_unlike=lambda planes: warn_of_unlike(problems, planes, contract),
                         **choices,
                     )  # fmt: skip
             except KeyboardInterrupt:
@@ -664,6 +684,8 @@ def _predict_large(
                 problems.print(f"[bold red]ubend:[/] {escape(f'skipped {image.name}: {error}')}", soft_wrap=True)
                 continue
             _say_large(result)
+            if result.other_diameters:
+                warn_of_diameters(problems, result.other_diameters, contract)
     return failed
 
 
@@ -725,8 +747,10 @@ def _with_rules(contract: "Contract", asked: dict[str, Any]) -> "Contract":
     if contract.task.kind != "instances":
         options = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
         raise InputError(f"{options} shape single objects, and this model was trained on {contract.task.kind} labels")
+    from ubend.faces.model_card import rules_in_words
+
     changed = replace(contract, objects=replace(contract.objects, **asked))
-    console.print(f"Objects, as asked for: {_rules_in_words(changed)}")
+    console.print(f"Objects, as asked for: {rules_in_words(changed)}")
     return changed
 
 
@@ -826,60 +850,10 @@ def _print_network(network: Any, size: int) -> None:
     )
 
 
-def _print_contract(contract: "Contract") -> None:
-    made = contract.provenance
-    task = contract.task
-    lines = {
-        "Task": task.kind + (f", label values {', '.join(map(str, task.values))}" if task.values else ""),
-        "Channels": str(contract.network.in_channels),
-        "Normalisation": contract.normalisation.kind
-        + (", channels together" if contract.normalisation.together else ""),
-        "Views averaged": contract.views,
-        "Pixel size": f"{contract.pixel_size:g} µm" if contract.pixel_size else "not known",
-        "Trained on": f"{_count(len(made.get('images', {})), 'image')}, {made.get('steps')} steps, "
-        f"{made.get('minutes')} minutes, {made.get('date')}",
-        "Held-out images": _where_quality_came_from(contract),
-        "Made with": ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items()),
-    }
-    if task.kind == "instances":
-        lines["Objects"] = _rules_in_words(contract)
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in lines.items():
-        table.add_row(f"[bold]{name}[/]", escape(value))
-    console.print(table)
-
-
-def _where_quality_came_from(contract: "Contract") -> str:
-    if "folds" in contract.provenance:
-        return f"{_of_folds(contract)}: {_with_intervals(contract)}"
-    if contract.quality:
-        return "at the end of training, one view: " + _plain(contract.quality)
-    return "none, so the quality is unknown"
-
-
-def _rules_in_words(contract: "Contract") -> str:
-    rules = contract.objects
-    parted = "not parted"
-    if rules.split > 0 and contract.learns_distance:
-        parted = f"parted where the learned distance falls by {rules.split:g} from both sides"
-    elif rules.split > 0:
-        parted = f"parted at waists {rules.split:g} px deep"
-    gap = f"gaps of {2 * rules.gap} px closed" if rules.gap else "gaps left"
-    holes = "holes filled" if rules.fill_holes else "holes left"
-    least = _count(rules.smallest, "pixel")
-    surest = f", one of at least {rules.surest:g}" if rules.surest > rules.threshold else ""
-    border = "; without those at the border of the image" if rules.clear_border else ""
-    return f"above a probability of {rules.threshold:g}; {parted}; at least {least}{surest}; {holes}; {gap}{border}"
-
-
 def _in_one_line(scores: dict[str, float], most: int = 8) -> str:
     """The scores, or of many classes only the means, which come first."""
     shown = list(scores.items())[: most if len(scores) <= most else 2]
     return ", ".join(f"{name} [bold]{_score(value)}[/]" for name, value in shown)
-
-
-def _plain(scores: dict[str, float]) -> str:
-    return _in_one_line(scores).replace("[bold]", "").replace("[/]", "")
 
 
 def _score(value: float | None) -> str:

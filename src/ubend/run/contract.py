@@ -11,6 +11,7 @@ from ubend.data.annotated import Task
 from ubend.errors import InputError, ModelFileError
 from ubend.method.network import NetworkConfig
 from ubend.method.objects import ObjectRules
+from ubend.run.drift import LIKE_DIAMETER, Drift, ImageStatistics, Reference, compare, diameter_factor
 from ubend.run.recipe import Recipe, recipe_from_dict
 
 SAMPLED_PIXELS = 2**20
@@ -26,10 +27,20 @@ class Normalisation:
         See `recipe.PredictionConfig`.
     together : bool
         One scale for all channels, as colour needs; otherwise each channel has its own.
+    low, high : float
+        The percentiles that become 0 and 1, where `kind` is "percentile".
     """
 
     kind: Literal["percentile", "range", "standardise"]
     together: bool
+    low: float = 1.0
+    high: float = 99.8
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("percentile", "range", "standardise"):
+            raise InputError(f"normalisation is percentile, range or standardise, not {self.kind!r}")
+        if not 0 <= self.low < self.high <= 100:
+            raise InputError(f"percentiles go from 0 up to 100, not from {self.low} to {self.high}")
 
     def offset_and_gain(self, image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return offset and gain of each channel, so that (image − offset)·gain is what the network sees.
@@ -63,7 +74,7 @@ class Normalisation:
             return np.zeros(channels, np.float32), np.full(channels, 1 / largest, np.float32)
         values = image.reshape(1 if self.together else channels, -1).astype(np.float32)
         if self.kind == "percentile":
-            low, high = np.percentile(values, (1, 99.8), axis=1)
+            low, high = np.percentile(values, (self.low, self.high), axis=1)
             high = np.where(high > low, high, values.max(1))  # all that is not background is very little
         else:
             low = values.mean(1, dtype=np.float64)
@@ -89,6 +100,13 @@ class Contract:
         folds on all of them, each as held out.
     pixel_size : float or None
         Micrometres a pixel of the training images, where they said so.
+    channel_names : tuple of str
+        Names of the channels in their order, where the training images named them all, and alike; else empty.
+    class_names : tuple of str
+        Names of the label values of the task, in their order, where the data named them all; else empty.
+    reference : Reference or None
+        What the training images looked like, and how large their objects were. None of a model from before version 4
+        of the file.
     quality : dict of str to float
         Scores on held-out images; empty if none were held out. With folds they are those of all images, each by a
         network that has not seen it, and ``provenance["folds"]`` has their intervals and who was in which fold.
@@ -103,6 +121,9 @@ class Contract:
     views: Literal["one", "dihedral", "rotations"]
     objects: ObjectRules = field(default_factory=ObjectRules)
     pixel_size: float | None = None
+    channel_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    reference: Reference | None = None
     quality: dict[str, float] = field(default_factory=dict)
     recipe: Recipe = field(default_factory=Recipe)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -133,10 +154,26 @@ class Contract:
                 "normalisation": Normalisation(**values["normalisation"]),
                 "objects": _all_rules(values["objects"]),
                 "recipe": recipe_from_dict(values["recipe"]),
+                "channel_names": tuple(map(str, values["channel_names"])),
+                "class_names": tuple(map(str, values["class_names"])),
+                "reference": None if values["reference"] is None else Reference.from_dict(values["reference"]),
             }
-            return cls(**{**values, **parts})
+            found = cls(**{**values, **parts})
+            _check_counts(found)
+            return found
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelFileError(f"the model's contract is damaged: {error}") from None
+
+
+def _check_counts(contract: Contract) -> None:
+    """Raise ValueError where there are more or fewer names, or numbers, than channels or classes."""
+    channels, reference = contract.network.in_channels, contract.reference
+    if contract.channel_names and len(contract.channel_names) != channels:
+        raise ValueError(f"channel_names: {len(contract.channel_names)} names for {count(channels, 'channel')}")
+    if contract.class_names and len(contract.class_names) != len(contract.task.values):
+        raise ValueError(f"class_names: {len(contract.class_names)} names for {len(contract.task.values)} label values")
+    if reference is not None and len(reference.channels) != channels:
+        raise ValueError(f"reference: of {len(reference.channels)}, for {count(channels, 'channel')}")
 
 
 def _all_rules(values: dict[str, Any]) -> ObjectRules:
@@ -145,6 +182,62 @@ def _all_rules(values: dict[str, Any]) -> ObjectRules:
     if missing:
         raise KeyError(f"objects: {min(missing)}")
     return ObjectRules(**values)
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """In what an image is unlike those that a model was trained on; None where it is alike, or nothing is known.
+
+    Attributes
+    ----------
+    drift : Drift or None
+        How it looks.
+    dtype : str or None
+        Of its values.
+    channel_names : tuple of str or None
+        As its file names them.
+    """
+
+    drift: Drift | None = None
+    dtype: str | None = None
+    channel_names: tuple[str, ...] | None = None
+
+
+def unlike(contract: Contract, image: ImageStatistics, channel_names: tuple[str, ...] = ()) -> Unlike | None:
+    """Say in what an image is unlike those trained on.
+
+    Parameters
+    ----------
+    contract : Contract
+    image : ImageStatistics
+        Of as many channels as the model takes.
+    channel_names : tuple of str
+        Of the image, where its file has them. Only names for as many channels as the model has names for count.
+
+    Returns
+    -------
+    Unlike or None
+        None if in nothing.
+    """
+    known = contract.reference
+    if known is None:
+        return None
+    drift, names = compare(image, known), tuple(map(str.casefold, channel_names))
+    same_names = len(names) != len(contract.channel_names) or names == tuple(map(str.casefold, contract.channel_names))
+    found = Unlike(
+        drift if drift.is_far else None,
+        None if image.dtype in known.dtypes else image.dtype,
+        None if same_names else channel_names,
+    )
+    return None if found == Unlike() else found
+
+
+def unlike_diameter(contract: Contract, diameter: float | None) -> bool:
+    """Whether objects are more than twice as large as, or less than half as large as, all those trained on."""
+    if contract.reference is None:
+        return False
+    factor = diameter_factor(diameter, contract.reference)
+    return not 1 / LIKE_DIAMETER <= factor <= LIKE_DIAMETER
 
 
 def channels_first(image: NDArray[Any], channels: int) -> NDArray[Any]:

@@ -27,7 +27,8 @@ from ubend.errors import FileError, InputError, OutOfMemory
 from ubend.method.measurements import measure_objects
 from ubend.method.outlines import trace_outlines
 from ubend.method.resampling import resized
-from ubend.run.contract import Contract, channels_first
+from ubend.run.contract import Contract, Unlike, channels_first, unlike, unlike_diameter
+from ubend.run.drift import image_statistics, median_diameter
 from ubend.run.model import Model
 from ubend.run.pipeline import Behind, Limit, Turn, Waiting, reading_ahead
 from ubend.run.prediction import (
@@ -96,6 +97,11 @@ class FolderResult:
     other_sizes : dict of str to float
         Micrometres a pixel of the images whose pixels are more than 10 % larger or smaller than those trained on, and
         that were segmented as they are.
+    unlike : dict of str to Unlike
+        Images that look, or are named or stored, unlike those trained on.
+    other_diameters : dict of str to float
+        Median diameter, in pixels of the size segmented at, of the objects of images where they are more than twice as
+        large or small as all those trained on.
     """
 
     written: tuple[Path, ...]
@@ -104,6 +110,8 @@ class FolderResult:
     failed: dict[Path, str]
     waiting: float
     other_sizes: dict[str, float]
+    unlike: dict[str, Unlike]
+    other_diameters: dict[str, float]
 
 
 def predict_folder(  # noqa: PLR0913
@@ -207,6 +215,8 @@ def predict_folder(  # noqa: PLR0913
         failed=results.failed,
         waiting=waiting.share(),
         other_sizes=results.other_sizes,
+        unlike=results.unlike,
+        other_diameters=results.other_diameters,
     )
 
 
@@ -225,11 +235,12 @@ def _predict_file(
         shape = pixels.shape[0], pixels.shape[1]
         if ROIS in results.endings:
             check_rois_fit(shape)
-        seen = picture.pixels
+        seen = pixels
         if results.resample and (wanted := shape_for_model(results.contract, shape, picture.pixel_size)) != shape:
             seen = np.moveaxis(resized(np.moveaxis(pixels, -1, 0), wanted, order=1), 0, -1)
-        found = predict(seen)
-        behind.put(partial(results.write, picture, pixels, found), size=picture.pixels.nbytes + found.nbytes)
+        found = predict(picture.pixels if seen is pixels else seen)
+        size = picture.pixels.nbytes + found.nbytes + (0 if seen is pixels else seen.nbytes)
+        behind.put(partial(results.write, picture, pixels, seen, found), size=size)
 
 
 @dataclass(frozen=True)
@@ -251,6 +262,8 @@ class _Results:
     objects: dict[str, int] = field(default_factory=dict)
     failed: dict[Path, str] = field(default_factory=dict)
     other_sizes: dict[str, float] = field(default_factory=dict)
+    unlike: dict[str, Unlike] = field(default_factory=dict)
+    other_diameters: dict[str, float] = field(default_factory=dict)
     _begun: set[Path] = field(default_factory=set)
 
     def stops_all(self, error: Exception) -> bool:
@@ -267,10 +280,19 @@ class _Results:
             self.free.check(paths)
         self._begun.update(paths)
 
-    def write(self, picture: Picture, pixels: NDArray[Any], probabilities: NDArray[np.float32], turn: Turn) -> None:
-        """Write all files of an image, or none."""
+    def write(
+        self,
+        picture: Picture,
+        pixels: NDArray[Any],
+        seen: NDArray[Any],
+        probabilities: NDArray[np.float32],
+        turn: Turn,
+    ) -> None:
+        """Write all files of an image, or none, and compare what the network saw with what it was trained on."""
         try:
             labels = predict_labels(self.contract, probabilities)
+            other = unlike(self.contract, image_statistics(np.moveaxis(seen, -1, 0)), picture.channel_names)
+            diameter = median_diameter(np.bincount(labels.ravel())[1:]) if self.table is not None else None
             shape = pixels.shape[0], pixels.shape[1]
             if labels.shape != shape:
                 labels = labels_resized(self.contract, labels, shape)
@@ -293,6 +315,10 @@ class _Results:
                 self.table.unlink(missing_ok=True)  # of an earlier run: no longer true, even if this one is stopped
             self.objects[picture.name] = int(labels.max())
         self.written[self.folder / f"{picture.name}{LABELS}"] = None
+        if other is not None:
+            self.unlike[picture.name] = other
+        if diameter is not None and unlike_diameter(self.contract, diameter):
+            self.other_diameters[picture.name] = diameter
         if not self.resample and picture.pixel_size is not None and differs_in_size(self.contract, picture.pixel_size):
             self.other_sizes[picture.name] = picture.pixel_size
 

@@ -20,8 +20,9 @@ from ubend.run.device import choose_device
 from ubend.run.prediction import OnSmallerTile, OnTile, predict_labels, predict_probabilities
 
 FORMAT = "ubend-model"
-FORMAT_VERSION = 3
-"""3 has one more rule for objects; 2 kept them together; 1 had four of them side by side."""
+FORMAT_VERSION = 4
+"""4 says what the training images looked like, and names; 3 has one more rule for objects; 2 kept them together; 1 had
+four of them side by side."""
 FILE_NAME = "model.safetensors"
 
 
@@ -155,8 +156,10 @@ def _contract_values(metadata: dict[str, str]) -> Any:
     if format_version == 1:
         old = {"gap": "gap", "smallest_object": "smallest", "threshold": "threshold", "split": "split"}
         rules = dataclasses.asdict(ObjectRules()) | {new: values[key] for key, new in old.items()}
-        return {key: value for key, value in values.items() if key not in old} | {"objects": rules}
-    return values | {"objects": {"surest": 0.0} | values["objects"]}
+        values = {key: value for key, value in values.items() if key not in old} | {"objects": rules}
+    if format_version == 2:
+        values = values | {"objects": {"surest": 0.0} | values["objects"]}
+    return {"channel_names": (), "class_names": (), "reference": None} | values
 
 
 def _check_version(path: Path, metadata: dict[str, str]) -> None:

@@ -19,6 +19,7 @@ from ubend.method.objects import ObjectRules
 from ubend.method.relative_distance import relative_distance
 from ubend.method.touching import separate_touching
 from ubend.run.contract import Contract, Normalisation, channels_first, count, is_gray, not_finite
+from ubend.run.drift import MOST_IMAGES, Reference, image_statistics, median_diameter, reference_of
 from ubend.run.recipe import EnergyConfig, Recipe
 
 SPLIT_BY_DISTANCE, SUREST = 0.15, 0.8
@@ -104,14 +105,39 @@ def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Co
     check_input_size(network, recipe.tiles.size, recipe.tiles.size)
     colour = channels == 3 and all(image.image.dtype == np.uint8 for image in images)
     sizes = {image.pixel_size for image in images if image.pixel_size}
+    areas = [_areas(class_indices(image.labels, task)) for image in images] if task.kind == "instances" else []
     return Contract(
         network=network,
         task=task,
         normalisation=Normalisation(kind=recipe.prediction.normalisation, together=colour),
         views=recipe.prediction.views,
-        objects=_object_rules(images, task, recipe.energy) if task.kind == "instances" else ObjectRules(),
+        objects=_object_rules(areas, recipe.energy) if areas else ObjectRules(),
         pixel_size=float(np.median(list(sizes))) if sizes else None,
+        channel_names=_channel_names(images, channels),
+        class_names=_class_names(images, task),
+        reference=_reference(images, channels, areas),
         recipe=recipe,
+    )
+
+
+def _channel_names(images: Sequence[Annotated], channels: int) -> tuple[str, ...]:
+    """Names that the images have in common; of gray images that were saved as colour there are none."""
+    named = {image.channel_names for image in images if len(image.channel_names) == channels}
+    return named.pop() if len(named) == 1 else ()
+
+
+def _class_names(images: Sequence[Annotated], task: Task) -> tuple[str, ...]:
+    known = dict(images[0].class_names)
+    return tuple(known[value] for value in task.values) if set(task.values) <= known.keys() else ()
+
+
+def _reference(images: Sequence[Annotated], channels: int, areas: Sequence[NDArray[np.integer]]) -> Reference:
+    """Say what images look like, of many of them some, and how large their objects are."""
+    chosen = images[:: -(-len(images) // MOST_IMAGES)]
+    diameters = map(median_diameter, areas)
+    return reference_of(
+        [image_statistics(channels_first(image.image, channels)) for image in chosen],
+        [diameter for diameter in diameters if diameter is not None],
     )
 
 
@@ -148,13 +174,12 @@ def count_channels(images: Sequence[Annotated]) -> int:
     return int(next(iter(numbers)))
 
 
-def _object_rules(images: Sequence[Annotated], task: Task, energy: EnergyConfig) -> ObjectRules:
+def _object_rules(areas_of: Sequence[NDArray[np.integer]], energy: EnergyConfig) -> ObjectRules:
     """Start from the annotation: specks are below a quarter of what its smallest twentieth measures.
 
     Without a learned distance nothing else is done to what the network has found, as in the paper.
     """
-    objects = [class_indices(image.labels, task) for image in images]
-    areas = np.concatenate([_areas(o) for o in objects])
+    areas = np.concatenate(areas_of)
     smallest = int(np.quantile(areas, 0.05) / 4) if areas.size else 0
     split, surest = (SPLIT_BY_DISTANCE, SUREST) if energy.distance > 0 else (0.0, 0.0)
     return ObjectRules(gap=energy.gap, smallest=smallest, surest=surest, split=split)

@@ -36,7 +36,7 @@ from ubend.errors import FileError, InputError, OutOfMemory, UbendError
 from ubend.method.geometry import Span, mirror, smallest_input_for, tile_spans
 from ubend.method.large_objects import objects_in_blocks
 from ubend.method.measurements import measure_objects_in_blocks
-from ubend.run.contract import Contract, channels_first
+from ubend.run.contract import Contract, Unlike, channels_first, unlike, unlike_diameter
 from ubend.run.device import (
     choose_device,
     free_memory,
@@ -45,6 +45,7 @@ from ubend.run.device import (
     mixed_precision,
     resident_memory,
 )
+from ubend.run.drift import ImageStatistics, median_diameter, sampled_statistics
 from ubend.run.memory import KEPT, OBJECT_BYTES, largest_tile_within, say_bytes, smallest_tile, tile_bytes
 from ubend.run.model import FILE_NAME, load
 from ubend.run.prediction import LARGEST_TILE, OnSmallerTile, check_tile, next_smaller, predict_labels, predict_part
@@ -150,6 +151,11 @@ class LargePrediction:
     tile : tuple of int
         Rows and columns that entered the network at a time.
     image : LargeImage
+    unlike : dict of str to Unlike
+        Planes that look, or are named or stored, unlike the images trained on.
+    other_diameters : dict of str to float
+        Median diameter, in pixels, of the objects of planes where they are more than twice as large or small as all
+        those trained on.
     """
 
     labels: Path
@@ -161,6 +167,8 @@ class LargePrediction:
     damaged: int
     tile: tuple[int, int]
     image: LargeImage
+    unlike: dict[str, Unlike]
+    other_diameters: dict[str, float]
 
 
 OnProgress = Callable[[Progress], None]
@@ -183,6 +191,7 @@ def predict_large(  # noqa: PLR0913
     resume: bool = False,
     overwrite: bool = False,
     on_open: Callable[[LargeImage], None] | None = None,
+    on_unlike: Callable[[dict[str, Unlike]], None] | None = None,
     on_progress: OnProgress | None = None,
     on_smaller_tile: OnSmallerTile | None = None,
 ) -> LargePrediction:
@@ -215,6 +224,8 @@ def predict_large(  # noqa: PLR0913
         Replace results that are there, and what a stopped job has left.
     on_open : callable, optional
         Called with the image before anything is computed.
+    on_unlike : callable, optional
+        Called, before anything is computed, with the planes that are unlike the images trained on.
     on_progress : callable, optional
         Called with a `Progress`.
     on_smaller_tile : callable, optional
@@ -245,7 +256,10 @@ def predict_large(  # noqa: PLR0913
     folder, dtype = names.unfinished, "float32" if exact else _dtype_of(choose_device(device))
     if folder.exists() and not resume:
         shutil.rmtree(folder)
-    offsets, gains, pixels = _normalised(opened, contract)
+    offsets, gains, pixels, looks = _normalised(opened, contract)
+    others = _unlike_planes(names, looks, contract)
+    if on_unlike is not None and others:
+        on_unlike(others)
     known = _read_job(folder)
     side = known["tile"] if known and tile is None else _tile(contract, opened, device, tile, memory, dtype)
 
@@ -271,7 +285,7 @@ def predict_large(  # noqa: PLR0913
 
             (engine or in_this_process)(work, [block for block in blocks if block.number not in done], finished)
             found = _find_objects(store, opened, contract, _objects_block(memory), tell) if names.counts_objects else []
-            _write_results(store, names, contract, found, tell)
+            diameters = _write_results(store, names, contract, found, tell)
         return LargePrediction(
             labels=names.labels,
             probabilities=names.probabilities,
@@ -282,6 +296,8 @@ def predict_large(  # noqa: PLR0913
             damaged=damaged,
             tile=(blocks[0].rows.size, blocks[0].columns.size),
             image=opened,
+            unlike=others,
+            other_diameters=_unlike_diameters(names, diameters, contract),
         )
 
     while True:
@@ -478,15 +494,16 @@ def _objects_block(memory: int | None) -> int:
 
 def _normalised(
     image: LargeImage, contract: Contract
-) -> tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...], str]:
-    """Offset and gain of each plane, and a hash of the pixels that they come from: an even grid of all.
+) -> tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...], str, list[ImageStatistics]]:
+    """Offset and gain of each plane, a hash of the pixels that they come from, an even grid of all, and its looks.
 
     Raises
     ------
     InputError
         If the image has other channels than the model, or holds NaN there.
     """
-    step, seen, offsets, gains = contract.normalisation.stride(image.rows, image.columns), hashlib.sha256(), [], []
+    step, seen = contract.normalisation.stride(image.rows, image.columns), hashlib.sha256()
+    offsets, gains, looks = [], [], []
     for plane in image.planes:
         pixels = np.moveaxis(image.read_strided(plane, step), 0, -1)
         try:
@@ -497,7 +514,22 @@ def _normalised(
         offset, gain = contract.normalisation.of_sample(sample)
         offsets.append(tuple(map(float, offset)))
         gains.append(tuple(map(float, gain)))
-    return tuple(offsets), tuple(gains), seen.hexdigest()
+        read = partial(_read_channels, image, plane, contract.network.in_channels)
+        looks.append(sampled_statistics(sample, image.rows, image.columns, read))
+    return tuple(offsets), tuple(gains), seen.hexdigest(), looks
+
+
+def _unlike_planes(names: "_Names", looks: Sequence[ImageStatistics], contract: Contract) -> dict[str, Unlike]:
+    found = {
+        plane: unlike(contract, look, names.image.channel_names)
+        for plane, look in zip(names.planes, looks, strict=True)
+    }
+    return {plane: other for plane, other in found.items() if other is not None}
+
+
+def _unlike_diameters(names: "_Names", diameters: Sequence[float | None], contract: Contract) -> dict[str, float]:
+    found = zip(names.planes, diameters, strict=False)
+    return {plane: one for plane, one in found if one is not None and unlike_diameter(contract, one)}
 
 
 def _check_views(contract: Contract) -> None:
@@ -539,9 +571,13 @@ class _Names:
         """One a plane; pages of a stack are named as they are without this module."""
         if not self.counts_objects:
             return []
-        planes = len(self.image.planes)
-        parts = [""] if planes == 1 else [f"_{plane:04d}" for plane in range(planes)]
-        return [self.out / f"{self.image.name}{part}_objects.csv" for part in parts]
+        return [self.out / f"{plane}_objects.csv" for plane in self.planes]
+
+    @property
+    def planes(self) -> list[str]:
+        """Name each plane."""
+        name, number = self.image.name, len(self.image.planes)
+        return [name] if number == 1 else [f"{name}_{plane:04d}" for plane in range(number)]
 
     @property
     def unfinished(self) -> Path:
@@ -706,9 +742,9 @@ def _find_objects(
 
 def _write_results(
     store: _Store, names: "_Names", contract: Contract, found: Sequence[int], tell: Callable[[Progress], None]
-) -> None:
-    """Write tables, probabilities and, last, the labels under their own names."""
-    image = names.image
+) -> list[float | None]:
+    """Write tables, probabilities and, last, the labels under their own names; return diameters of objects."""
+    image, diameters = names.image, []
     (store.folder / WRITING).touch()
     for plane, (place, table) in enumerate(zip(image.planes, names.tables, strict=False)):
         tell(Progress("table", plane, len(names.tables)))
@@ -717,10 +753,12 @@ def _write_results(
             pixel_size=image.pixel_size, block=OBJECTS_BLOCK,
         )  # fmt: skip
         write_table(table, measured.columns(), overwrite=True)
+        diameters.append(median_diameter(measured.area))
     if names.probabilities is not None:
         _write_planes(names.probabilities, image, store.maps, "probabilities", None, tell)
     most = max(found, default=0) if names.counts_objects else max(contract.task.values)
     _write_planes(names.labels, image, store.labels, "labels", most, tell)
+    return diameters
 
 
 def _read_channels(
