@@ -374,8 +374,7 @@ def infer_task(labels: Sequence[ArrayLike], *, kind: Kind | None = None, ignore:
     >>> infer_task([np.array([[1, 0, 2]]), np.array([[1, 0, 0, 2, 0, 3]])]).kind
     'instances'
     """
-    if kind is not None and kind not in get_args(Kind):
-        raise InputError(f"The kind of labels is one of {', '.join(get_args(Kind))}; got {kind!r}.")
+    check_kind(kind)
     images = [_checked(image) for image in labels]
     seen = [np.unique(image) for image in images]
     return task_of_values(seen, lambda ignore: _share_in_one_piece(images, ignore), kind=kind, ignore=ignore)
@@ -783,6 +782,12 @@ def _as_int32(pixels: NDArray[Any], path: Path) -> NDArray[np.int32]:
 
 
 # Task
+
+
+def check_kind(kind: str | None) -> None:
+    """Raise InputError unless this is a kind of labels, or None for unknown."""
+    if kind is not None and kind not in get_args(Kind):
+        raise InputError(f"The kind of labels is one of {', '.join(get_args(Kind))}; got {kind!r}.")
 
 
 def _checked(labels: ArrayLike) -> NDArray[np.integer[Any]]:

@@ -20,6 +20,7 @@ from ubend.data.annotated import (
     Search,
     Task,
     bare_stem,
+    check_kind,
     is_drawn,
     read_pair,
     search_pairs,
@@ -116,6 +117,7 @@ def check(
     ['labels-are-the-image']
     """
     root = existing_folder(folder)
+    check_kind(task)
     found: _Found = []
     try:
         search = search_pairs(
@@ -246,7 +248,7 @@ def _of_headers(pair: Pair, headers: dict[Path, Header], seen: Sequence[Seen]) -
 
 def _lie_well(seen: Sequence[Seen]) -> bool:
     """Whether the labels clearly fit as they are, or clearly do not, which is told elsewhere."""
-    fits = [one.labels.fit for one in seen if one.labels is not None and np.isfinite(one.labels.fit[0])]
+    fits = [one.labels.fit for one in seen if one.labels is not None and one.labels.fits_known]
     return any(better_turn(fit) is not None or fit[0] - np.nanmax(fit[1:]) > 0.15 for fit in fits)
 
 

@@ -30,7 +30,7 @@ class Look:
     coarse : ndarray of float32, shape (256,)
         Means of 16 × 16 blocks, of mean 0 and length 1; all 0 where there is nothing to see.
     fine : ndarray of int8, shape (rows, columns)
-        The same of up to 128 × 128 blocks, without what is smooth.
+        The same of up to 128 × 128 blocks, of two pixels a side at least, without what is smooth.
     """
 
     coarse: NDArray[np.float32]
@@ -43,9 +43,9 @@ def look_of(gray: NDArray[np.float32]) -> Look:
     Examples
     --------
     >>> look_of(np.eye(64, dtype=np.float32)).fine.shape
-    (64, 64)
+    (32, 32)
     """
-    fine = block_means(gray, _FINE)
+    fine = block_means(gray, min(_FINE, max(_COARSE, min(gray.shape) // 2)))  # single pixels are noise
     detail = fine - ndimage.gaussian_filter(fine, 2)
     deviation = float(detail.std())
     if deviation > 0:

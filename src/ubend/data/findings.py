@@ -194,7 +194,7 @@ _ERRORS = _table(
     layout=(
         "No images with labels can be told apart in this folder",
         "ubend pairs images and labels by the names of folders and files",
-        "Put images into images/ and their labels, under the same names, into masks/",
+        "Follow the line above; what always works is images in images/ and labels of the same names in masks/",
     ),
     same_name=(
         "Several files fit the same place",

@@ -129,6 +129,11 @@ class LabelFacts:
     top_in_labels: float
     digest: bytes
 
+    @property
+    def fits_known(self) -> bool:
+        """Whether there are edges, in labels and in the image, to tell how they lie."""
+        return bool(np.isfinite(self.fit[0]))
+
 
 def gray_of(image: NDArray[Any]) -> NDArray[np.float32]:
     """Return the mean of the channels, of four the first three; 0 where it is not finite.

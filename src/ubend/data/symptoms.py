@@ -12,7 +12,7 @@ from ubend.data.annotated import Task
 from ubend.data.duplicates import find_duplicates
 from ubend.data.findings import Case
 from ubend.data.inspection import ImageFacts, LabelFacts, Pieces
-from ubend.data.turned import better_turn
+from ubend.data.turned import better_turn, common_turn, turn_of
 
 __all__ = ["Seen", "all_symptoms"]
 
@@ -22,7 +22,7 @@ _BETWEEN, _MOSTLY_THIN, _LEAST_VALUES = 0.15, 0.5, 4
 _SECOND_PIECE = 0.05
 _SPECK, _SPECK_SHARE = 9, 0.02
 _THIN_SHARE, _LEAST_THIN = 0.05, 5
-_CUT_SHARE, _LEAST_CELLS = 0.5, 10
+_CUT_SHARE, _LEAST_CELLS = 0.6, 10
 _TOP_SHARE, _TOP_IN_LABELS, _LEAST_LEVELS = 0.05, 0.2, 17
 _DARK, _BRIGHT, _CONTRAST, _COLOURED = 0.4, 0.75, 0.5, 0.04
 _SIZES_ALIKE = 1.1
@@ -82,6 +82,7 @@ def all_symptoms(seen: Sequence[Seen], task: Task | None, *, smallest_side: int,
         Pixels that the network sees around each.
     """
     yield from _of_labels_alone(seen)
+    yield from _turned(seen)
     yield from _of_images_alone(seen, smallest_side)
     yield from _of_the_set(seen)
     yield from _twice(seen)
@@ -124,7 +125,15 @@ def _of_labels_alone(seen: Sequence[Seen]) -> Found:
                     f"{number} different values; {labels.between:.0%} of the pixels at edges lie in between"
                 ),
             )
-        elif np.isfinite(labels.fit[0]) and (turn := better_turn(labels.fit)) is not None:
+
+
+def _turned(seen: Sequence[Seen]) -> Found:
+    """One by one where that is clear; all, where each tells a little and all tell the same."""
+    ones = [(one, labels.fit) for one in seen if (labels := one.labels) and not unsound(labels) and labels.fits_known]
+    way_of_all = common_turn([fit for _, fit in ones])
+    for one, fit in ones:
+        turn = better_turn(fit) or (turn_of(fit, way_of_all) if way_of_all else None)
+        if turn is not None:
             yield (
                 "labels-turned",
                 one.label_case(f"they fit when {turn.way}: correlation {turn.fit:.2f}, as they are {turn.fit_now:.2f}"),
@@ -183,7 +192,7 @@ def _modalities(seen: Sequence[Seen]) -> Found:
     usual = known.most_common(1)[0][0]
     for one, kind in zip(seen, kinds, strict=True):
         if kind is not None and kind != usual:
-            yield "modalities-mixed", one.image_case(f"{kind}; most images: {usual}")
+            yield "modalities-mixed", one.image_case(f"{kind}; most images are {usual}")
 
 
 def _modality(one: Seen) -> str | None:
@@ -321,13 +330,8 @@ def _of_shapes(usable: Sequence[tuple[Seen, LabelFacts]], task: Task, field: int
         if task.kind == "instances":
             yield from _of_cells(one, labels, found, usual)
         if specks.size and not (one.of_stack and task.kind == "instances"):
-            of = (
-                f"of {specks.min()} to {specks.max()} pixels"
-                if specks.size > 1
-                else f"of {_count(int(specks[0]), 'pixel')}"
-            )
             code = "specks" if task.kind == "instances" else "stray-pixels"
-            yield code, one.label_case(f"{specks.size} {of}; usual are {usual:.0f}")
+            yield code, one.label_case(f"{_pieces(specks)}; usual are {usual:.0f}")
     yield from _thin(usable, pieces)
     if task.kind == "instances" and sizes.size >= _LEAST_CELLS:
         cut = [int(np.count_nonzero(found.cut)) for found in pieces]
@@ -375,6 +379,11 @@ def _thin(usable: Sequence[tuple[Seen, LabelFacts]], pieces: Sequence[Pieces]) -
     for (one, _), number, found in zip(usable, thin, pieces, strict=True):
         if number:
             yield "objects-thin", one.label_case(f"{number} of {found.size.size}")
+
+
+def _pieces(sizes: NDArray[np.int64]) -> str:
+    low, high = int(sizes.min()), int(sizes.max())
+    return f"{_count(sizes.size, 'piece')} of " + (_count(low, "pixel") if low == high else f"{low} to {high} pixels")
 
 
 def _labels(number: int) -> str:

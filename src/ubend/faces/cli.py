@@ -69,6 +69,13 @@ OVERHEADS = (572, 1020, 1532, 2044)
 FEW_IMAGES = 10
 """Up to so many it does not matter how long the network waits for files."""
 
+KINDS = {
+    "binary": "foreground and background (binary)",
+    "classes": "classes",
+    "instances": "single objects (instances)",
+}
+"""What labels mean, for people."""
+
 DEMO_SCENES = {
     "cells": "touching cells in phase contrast",
     "membranes": "membranes as in electron microscopy",
@@ -221,7 +228,7 @@ def check(
         typer.echo(text)
         raise typer.Exit(int(bool(report.errors)))
     print_report(console, report)
-    meaning = f"; labels: {report.task}" if report.task else ""
+    meaning = f"; labels: {KINDS[report.task]}" if report.task else ""
     console.print(f"\n{escape(str(data))}, {_count(report.images, 'image')}{meaning}: [bold]{summary(report)}[/]")
     if json_file is not None:
         _write_text(json_file, text, overwrite=overwrite)
@@ -571,14 +578,11 @@ def _step_in_words(progress: "TrainingProgress") -> str:
 
 def _print_plan(contract: "Contract", trained_on: int, held_out: int) -> None:
     network = contract.network
-    kinds = {
-        "binary": "foreground and background (binary)",
-        "classes": f"{network.classes} classes",
-        "instances": "single objects (instances)",
-    }
+    kind = KINDS[contract.task.kind]
+    kind = f"{network.classes} {kind}" if contract.task.kind == "classes" else kind
     console.print(
         f"{_count(trained_on, 'image')} to train on, {held_out} held out; {_count(network.in_channels, 'channel')}; "
-        f"labels: {kinds[contract.task.kind]}, as seen from their values (--task says otherwise)"
+        f"labels: {kind}, as seen from their values (--task says otherwise)"
     )
     plan, *reasons = contract.provenance["plan"]
     console.print(f"Plan: [bold]{plan}[/]")
