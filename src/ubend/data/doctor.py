@@ -230,7 +230,8 @@ def _headers(pair: Pair) -> tuple[dict[Path, Header], _Found]:
         try:
             headers[path] = read_header(path)
         except UbendError as error:
-            found.append(("unreadable", Case((path,), str(error))))
+            rest = (pair.images[0], None) if path == pair.labels else (None, pair.labels)
+            found.append(("unreadable", Case((path,), str(error), *rest)))
     return headers, found
 
 

@@ -14,7 +14,7 @@ from ubend.data.duplicates import Look, look_of
 from ubend.data.turned import fits
 
 _FEW_LEVELS = 2**16
-_PICTURE_VALUES, _PICTURE_FLAT = 30, 0.05
+_PICTURE_VALUES, _PICTURE_EDGES, _PICTURE_BETWEEN = 30, 0.4, 0.5
 _SAME_CORRELATION, _SAME_SAMPLES = 0.999, 2**12
 _NECK, _LEAST_LOBE, _ROUNDEST, _LONGEST_LOBE = 0.6, 0.3, 0.75, 2.5
 _LARGER, _LEAST_CLUMP, _MOST_CLUMPS, _CLUMP_SIDE = 1.3, 60, 30, 48
@@ -102,7 +102,7 @@ class LabelFacts:
     between : float
         Share of the pixels at edges that lie between the lowest and the highest value around them, as smoothing leaves.
     is_picture, is_image : bool
-        Whether nearly every pixel has another value; whether they equal the image.
+        Whether values change nearly everywhere, up and down; whether they equal the image.
     fit : ndarray of float64, shape (8,)
         How well they fit the image in each way to lay them, `ubend.data.turned.fits`; NaN where nothing is labelled.
     several : tuple of (int, float)
@@ -254,7 +254,11 @@ def inspect_labels(
     edges = lowest != highest
     at_edges = int(np.count_nonzero(edges))
     between = int(np.count_nonzero((lowest < labels) & (labels < highest)))
-    is_picture = len(values) > _PICTURE_VALUES and at_edges > (1 - _PICTURE_FLAT) * labels.size
+    is_picture = (
+        len(values) > _PICTURE_VALUES
+        and at_edges > _PICTURE_EDGES * labels.size
+        and between > _PICTURE_BETWEEN * at_edges
+    )
     pieces, numbered = (_no_pieces(), None) if is_picture else _pieces_of(labels, edges)
     inside = labels > 0
     deviation = float(gray.std())
