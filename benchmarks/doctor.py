@@ -3,8 +3,8 @@
     python benchmarks/doctor.py              all, into docs/reliability.md
     python benchmarks/doctor.py --images 100 fewer images to time, a table on the screen
 
-Faults are made in copies, in a temporary folder. What it says of the sets as they are was looked at, picture by picture;
-what was right and what was wrong stands in BY_EYE.
+Faults are made in copies, in a temporary folder. What it says of the sets as they are was looked at, picture by
+picture; what was right and what was wrong stands in BY_EYE.
 """
 
 import argparse

@@ -378,6 +378,8 @@ def test_one_label_on_two_touching_cells(nuclei):
             (50 + 100 * (labels > 0) + np.random.default_rng(k).normal(0, 9, labels.shape)).astype(np.uint16),
         )
     assert [said for _, said in found(nuclei, "several-cells")] == ["label 4"] * 4
+    [finding] = [finding for finding in check(nuclei).findings if finding.code == "several-cells"]
+    assert [case.values for case in finding.cases] == [(4,)] * 4
 
 
 def test_a_binary_mask_among_labels_of_cells(nuclei):
@@ -607,7 +609,7 @@ def test_a_report_for_machines(nuclei):
     }  # fmt: skip
     [finding] = written["findings"]
     assert finding["code"] == "labels-empty"
-    assert finding["cases"] == [{"files": ["masks/a1.tif"], "page": 0, "said": ""}]
+    assert finding["cases"] == [{"files": ["masks/a1.tif"], "page": 0, "labels": [], "said": ""}]
 
 
 def test_a_quick_check_looks_at_some_images_wherever_it_runs(tmp_path):

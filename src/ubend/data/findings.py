@@ -48,6 +48,8 @@ class Case:
         What to look at, where there is an image, or labels, that can be read.
     page : int
         Which page of these files, counted from 0.
+    values : tuple of int
+        The label values that it is about; empty where it is about all, or about none.
 
     Examples
     --------
@@ -60,6 +62,7 @@ class Case:
     image: Path | None = None
     labels: Path | None = None
     page: int = 0
+    values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,12 @@ class Report:
                     "why": finding.fault.why,
                     "remedy": finding.fault.remedy,
                     "cases": [
-                        {"files": [self.shown(path) for path in case.files], "page": case.page, "said": case.said}
+                        {
+                            "files": [self.shown(path) for path in case.files],
+                            "page": case.page,
+                            "labels": list(case.values),
+                            "said": case.said,
+                        }
                         for case in finding.cases
                     ],
                 }

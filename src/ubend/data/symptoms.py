@@ -1,7 +1,7 @@
 """From what is seen in each image to what is wrong with the set."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,9 +59,9 @@ class Seen:
         """Say something of the image."""
         return Case((self.files.image,) if self.files.image else (), said, *self._at())
 
-    def label_case(self, said: str = "") -> Case:
-        """Say something of the labels."""
-        return Case((self.files.labels,) if self.files.labels else (), said, *self._at())
+    def label_case(self, said: str = "", values: Iterable[int] = ()) -> Case:
+        """Say something of the labels, of some of their values or all."""
+        return Case((self.files.labels,) if self.files.labels else (), said, *self._at(), tuple(values))
 
     def _at(self) -> tuple[Path | None, Path | None, int]:
         return self.files.image, self.files.labels, self.files.page
@@ -310,7 +310,7 @@ def _classes(usable: Sequence[tuple[Seen, LabelFacts]], task: Task) -> Found:
         for value in values:
             where = [one for one, labels in usable if value in labels.values]
             if len(where) == 1:
-                yield "class-rare", where[0].label_case(f"class {value}")
+                yield "class-rare", where[0].label_case(f"class {value}", (value,))
 
 
 def _of_shapes(usable: Sequence[tuple[Seen, LabelFacts]], task: Task, field: int) -> Found:
@@ -326,12 +326,14 @@ def _of_shapes(usable: Sequence[tuple[Seen, LabelFacts]], task: Task, field: int
         return
     usual = float(np.median(sizes))
     for (one, labels), found in zip(usable, pieces, strict=True):
-        specks = found.size[found.size <= min(_SPECK, _SPECK_SHARE * usual)]
+        are_specks = found.size <= min(_SPECK, _SPECK_SHARE * usual)
+        specks = found.size[are_specks]
         if task.kind == "instances":
             yield from _of_cells(one, labels, found, usual)
         if specks.size and not (one.of_stack and task.kind == "instances"):
             code = "specks" if task.kind == "instances" else "stray-pixels"
-            yield code, one.label_case(f"{_pieces(specks)}; usual are {usual:.0f}")
+            values = np.unique(found.value[are_specks]).tolist() if task.kind == "instances" else ()
+            yield code, one.label_case(f"{_pieces(specks)}; usual are {usual:.0f}", values)
     yield from _thin(usable, pieces)
     if task.kind == "instances" and sizes.size >= _LEAST_CELLS:
         cut = [int(np.count_nonzero(found.cut)) for found in pieces]
@@ -353,14 +355,14 @@ def _counted(pieces: Pieces, task: Task) -> Pieces:
 def _of_cells(one: Seen, labels: LabelFacts, pieces: Pieces, usual: float) -> Found:
     several = [value for value, second in labels.several if second >= 0.2 * usual]
     if several:
-        yield "several-cells", one.label_case(f"{_labels(len(several))} {_some(several)}")
+        yield "several-cells", one.label_case(f"{_labels(len(several))} {_some(several)}", several)
     apart = _in_pieces(pieces)
     if apart and len(np.unique(pieces.value)) > 1:
         said = f"{_labels(len(apart))} {_some(list(apart))}"
         if len(apart) == 1:
             [(value, number)] = apart.items()
             said = f"label {value} in {number} pieces"
-        yield "pieces-in-slices" if one.of_stack else "label-in-pieces", one.label_case(said)
+        yield "pieces-in-slices" if one.of_stack else "label-in-pieces", one.label_case(said, apart)
 
 
 def _in_pieces(pieces: Pieces) -> dict[int, int]:

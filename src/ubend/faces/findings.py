@@ -15,11 +15,13 @@ from ubend.data.formats import Picture, read_images, write_atomically
 from ubend.errors import UbendError
 
 COLOURS = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
-OUTLINE = np.array([255, 90, 0], np.uint8)
+INKS = {"error": "#b00020", "warning": "#8a5a00", "note": "#005f73"}
+OUTLINE, MARKED = np.array([255, 90, 0], np.uint8), np.array([0, 230, 255], np.uint8)
 
 _FEW = 3
 _MOST_PANELS, _COLUMNS = 12, 3
-_PANEL = 480
+_PANEL, _CAPTION = 480, 66
+_CROWDED = 0.3
 
 
 def print_report(console: Console, report: Report) -> None:
@@ -85,15 +87,15 @@ def save_contact_sheet(path: Path, report: Report, *, overwrite: bool = False) -
         return 0
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.6 * columns, 4.9 * rows), dpi=100, layout="constrained")
+    figure = Figure(figsize=(4.6 * columns, 4.8 * rows), dpi=100, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
     for axis, (finding, case, pixels) in zip(axes, panels, strict=False):
         axis.imshow(pixels, interpolation="nearest")
-        name = report.shown(case.files[0]) if case.files else ""
-        title = f"{finding.level}: {_shortened(finding.fault.what, 52)}"
-        axis.set_title(f"{title}\n{_shortened(name, 60)}", fontsize=9, loc="left")
+        name = f"{_shortened(case.files[0].name, 28)}: " if case.files else ""
+        caption = _shortened(f"{name}{finding.fault.what}", _CAPTION)
+        axis.set_title(caption, fontsize=8, loc="left", color=INKS[finding.level])
     write: Callable[[Path], object] = lambda part: figure.savefig(part, format="png")  # noqa: E731
     write_atomically(path, write, overwrite=overwrite)
     return len(panels)
@@ -116,7 +118,7 @@ def _worst(report: Report) -> Iterator[tuple[Finding, Case]]:
 
 
 def _drawn(case: Case) -> NDArray[np.uint8] | None:
-    """Image with the outlines of its labels; where they do not fit, one beside the other."""
+    """Image with the outlines of its labels, those in question marked; where that cannot be, one beside the other."""
     from ubend.faces.pictures import displayed
 
     image, labels = _read(case.image, case.page), _read(case.labels, case.page)
@@ -124,17 +126,28 @@ def _drawn(case: Case) -> NDArray[np.uint8] | None:
         return None
     shown = [_small(displayed(np.nan_to_num(one.astype(np.float64)))) for one in (image, labels) if one is not None]
     if image is None or labels is None or image.shape[:2] != labels.shape[:2]:
-        height = max(one.shape[0] for one in shown)
-        return np.concatenate([np.pad(one, ((0, height - len(one)), (0, 8), (0, 0))) for one in shown], axis=1)
-    edges = _edges(labels)
-    step = _step(labels.shape)
-    rows, columns = shown[0].shape[:2]
-    seen = np.zeros((rows, columns), bool)
-    at = np.argwhere(edges) // step
-    at = at[(at[:, 0] < rows) & (at[:, 1] < columns)]
-    seen[at[:, 0], at[:, 1]] = True
-    shown[0][seen] = OUTLINE
+        return _beside(shown)
+    flat = labels if labels.ndim == 2 else labels[..., 0]
+    edges = _edges(flat)
+    if edges.mean() > _CROWDED:
+        return _beside(shown)
+    _draw(shown[0], edges, OUTLINE)
+    if case.values:
+        _draw(shown[0], _edges(np.where(np.isin(flat, case.values), flat, 0)), MARKED)
     return shown[0]
+
+
+def _beside(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    height = max(one.shape[0] for one in pictures)
+    framed = [np.pad(one, ((4, 4 + height - len(one)), (4, 4), (0, 0)), constant_values=160) for one in pictures]
+    return np.concatenate(framed, axis=1)
+
+
+def _draw(picture: NDArray[np.uint8], edges: NDArray[np.bool_], colour: NDArray[np.uint8]) -> None:
+    """Colour edges of the full image in a picture that may be smaller."""
+    places = np.argwhere(edges) // _step(edges.shape)
+    inside = (places < picture.shape[:2]).all(axis=1)
+    picture[places[inside, 0], places[inside, 1]] = colour
 
 
 def _read(path: Path | None, page: int) -> NDArray[Any] | None:
@@ -148,10 +161,9 @@ def _read(path: Path | None, page: int) -> NDArray[Any] | None:
 
 
 def _edges(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    flat = labels if labels.ndim == 2 else labels[..., 0]
-    edges = np.zeros(flat.shape, bool)
-    edges[1:] |= flat[1:] != flat[:-1]
-    edges[:, 1:] |= flat[:, 1:] != flat[:, :-1]
+    edges = np.zeros(labels.shape, bool)
+    edges[1:] |= labels[1:] != labels[:-1]
+    edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     return edges
 
 
