@@ -497,6 +497,14 @@ def test_the_same_image_recompressed_with_other_labels(cells):
     assert said == "the same up to brightness or compression; their labels differ"
 
 
+def test_three_copies_are_one_case(nuclei):
+    for name, do in (("x", lambda a: a), ("y", lambda a: a // 2), ("z", lambda a: a // 2)):
+        tifffile.imwrite(nuclei / "images" / f"{name}.tif", do(pixels(image(nuclei))))
+        shutil.copy(mask(nuclei), nuclei / "masks" / f"{name}.tif")
+    [(files, _)] = only(nuclei, "duplicates")
+    assert files == ["images/a1.tif", "images/x.tif", "images/y.tif", "images/z.tif"]
+
+
 def test_equal_pages_of_a_stack(nuclei):
     for path in (image(nuclei), mask(nuclei)):
         tifffile.imwrite(path, np.stack([pixels(path)] * 2), photometric="minisblack")

@@ -236,24 +236,31 @@ def _bits(seen: Sequence[Seen]) -> Found:
 
 def _twice(seen: Sequence[Seen]) -> Found:
     """Group what is the same image; pages of one stack only where they are equal."""
-    groups: dict[int, int] = {}
+    group = list(range(len(seen)))  # the first of those that are the same
+
+    def join(one: int, other: int) -> None:
+        first, second = sorted((group[one], group[other]))
+        if first == second:
+            return
+        group[:] = [first if number == second else number for number in group]
+
     exact = dict[tuple[tuple[int, ...], bytes], int]()
     for number, one in enumerate(seen):
         if one.image.levels > 1:
-            first = exact.setdefault((one.image.shape, one.image.digest), number)
-            if first != number:
-                groups[number] = first
+            join(exact.setdefault((one.image.shape, one.image.digest), number), number)
     for one_, other, _ in find_duplicates([one.image.look for one in seen]):
-        if other not in groups and seen[one_].files.image != seen[other].files.image:
-            groups[other] = groups.get(one_, one_)
-    for first in sorted(set(groups.values())):
-        members = [first, *(number for number, root in groups.items() if root == first)]
-        files = tuple(dict.fromkeys(path for k in sorted(members) if (path := seen[k].files.image) is not None))
+        if group[one_] != group[other] and seen[one_].files.image != seen[other].files.image:
+            join(one_, other)
+    for first, count in sorted(Counter(group).items()):
+        if count == 1:
+            continue
+        members = [number for number, root in enumerate(group) if root == first]
+        files = tuple(dict.fromkeys(path for k in members if (path := seen[k].files.image) is not None))
         equal = len({seen[k].image.digest for k in members}) == 1
         labels = {facts.digest for k in members if (facts := seen[k].labels) is not None}
         said = "equal pixel by pixel" if equal else "the same up to brightness or compression"
         if len(files) == 1:
-            said += f", pages {_some([seen[k].files.page + 1 for k in sorted(members)])}"
+            said += f", pages {_some([seen[k].files.page + 1 for k in members])}"
         if len(labels) > 1:
             said += "; their labels differ"
         at = seen[first].files
