@@ -32,11 +32,13 @@ from ubend.errors import FileError, InputError, UbendError
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "Header",
     "Picture",
     "existing_folder",
     "file_stem",
     "image_files",
     "is_disk_full",
+    "read_header",
     "read_images",
     "read_labels",
     "read_probabilities",
@@ -69,6 +71,7 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG_START = b"\xff\xd8"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _FIRST_PRIVATE_TAG = 32768
+_EXIF_ORIENTATION = 0x0112
 _DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _TAG_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes; others are 1
 
@@ -92,6 +95,33 @@ MICROMETRES = {
 _RESOLUTION_UNITS = {2: 25400.0, 3: 10000.0}  # TIFF 6.0, tag 296: inch, centimetre
 _LARGEST_FROM_PRINT_UNITS = 20.0
 """Micrometres: 72, 96, 300 or 1200 dots per inch are what a printer gets, not what a microscope saw."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself beside its pixels.
+
+    Attributes
+    ----------
+    orientation : int
+        How to turn what is stored, 1 to 8 as in EXIF and TIFF; 1 is not at all.
+    is_palette : bool
+        Whether the pixels are numbers of colours.
+    axes : str
+        Of the first image of a TIFF, as tifffile names them; empty for other files.
+    is_jpeg : bool
+        Whether the pixels went through JPEG in a file of that kind.
+
+    Examples
+    --------
+    >>> Header(orientation=6, is_palette=False, axes="", is_jpeg=True).orientation
+    6
+    """
+
+    orientation: int
+    is_palette: bool
+    axes: str
+    is_jpeg: bool
 
 
 @dataclass(frozen=True)
@@ -196,6 +226,46 @@ def read_labels(path: str | Path) -> list[Picture]:
             f"{path} is a JPEG, which changes label values: it holds more than two. Save the labels as TIFF or PNG."
         )
     return _named(path, pages)
+
+
+def read_header(path: str | Path) -> Header:
+    """Read what a file says about itself, without its pixels.
+
+    Parameters
+    ----------
+    path : str or Path
+        As for `read_images`.
+
+    Returns
+    -------
+    Header
+
+    Raises
+    ------
+    FileError
+        As for `read_images`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(Path(folder) / "a.tif", np.eye(2, dtype=int))
+    ...     read_header(Path(folder) / "a.tif").axes
+    'YX'
+    """
+    path = Path(path)
+    check_is_file(path)
+    with said_in_one_line(path, _KINDS.get(path.suffix.lower(), "TIFF, PNG, JPEG or BMP")):
+        start = _start(path)
+        if start.startswith(TIFF_STARTS):
+            with tifffile.TiffFile(path) as tif:
+                series = tif.series[0]
+                orientation = int(series.keyframe.tags.valueof("Orientation", default=1))
+                is_palette = series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE
+                return Header(orientation, is_palette, str(series.axes), is_jpeg=False)
+        with _silent(), Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
+            orientation = int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+            return Header(orientation, picture.mode == "P", "", start.startswith(_JPEG_START))
 
 
 def read_probabilities(path: str | Path) -> NDArray[np.float32]:

@@ -70,6 +70,13 @@ OVERHEADS = (572, 1020, 1532, 2044)
 FEW_IMAGES = 10
 """Up to so many it does not matter how long the network waits for files."""
 
+KINDS = {
+    "binary": "foreground and background (binary)",
+    "classes": "classes",
+    "instances": "single objects (instances)",
+}
+"""What labels mean, for people."""
+
 DEMO_SCENES = {
     "cells": "touching cells in phase contrast",
     "membranes": "membranes as in electron microscopy",
@@ -200,6 +207,56 @@ def train(
     table = ", folds.csv" if "folds" in model.contract.provenance else ""
     console.print(f"Wrote {escape(str(out / 'model.safetensors'))}, recipe.toml, log.csv{table}. Next:")
     console.print(f"  [bold]{_command('ubend predict', out, 'IMAGES --out RESULTS')}[/]")
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="Folder with images and labels, as for `ubend train`.")],
+    labels: LabelFolder = None,
+    task: TaskKind = None,
+    ignore: Ignore = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write all findings as JSON (docs/check.md); - prints it instead."),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the worst images with their labels and what is wrong, as PNG.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Say what is wrong with a data set, and what to do about it; exit code 1 if there are errors."""
+    from ubend.data.doctor import check as examine
+    from ubend.faces.findings import print_report, save_contact_sheet, summary
+
+    to_print = json_file == Path("-")
+    _check_free([path for path in (json_file, picture) if path is not None and path != Path("-")], overwrite=overwrite)
+    with _progress_bar(quiet=to_print) as show:
+        report = examine(
+            data, labels=labels, task=task, ignore=ignore,  # type: ignore[arg-type]
+            on_image=lambda done, of: show("Looking", done / of, f"{done} of {of}", None),
+        )  # fmt: skip
+    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    if to_print:
+        typer.echo(text)
+        raise typer.Exit(int(bool(report.errors)))
+    print_report(console, report)
+    meaning = f"; labels: {KINDS[report.task]}" if report.task else ""
+    console.print(f"\n{escape(str(data))}, {_count(report.images, 'image')}{meaning}: [bold]{summary(report)}[/]")
+    if json_file is not None:
+        _write_text(json_file, text, overwrite=overwrite)
+    if picture is not None:
+        drawn = save_contact_sheet(picture, report, overwrite=overwrite)
+        console.print(f"Wrote {escape(str(picture))}: look at it" if drawn else "No picture: there is nothing to show")
+    chosen = " ".join(
+        part for name, value in (("--labels", labels), ("--task", task), ("--ignore", ignore)) if value is not None
+        for part in (name, shlex.quote(str(value)))
+    )  # fmt: skip
+    if report.errors:
+        console.print("Next, mend the errors, then again:")
+        console.print(f"  [bold]{_command('ubend check', data, *([chosen] if chosen else []))}[/]")
+        raise typer.Exit(1)
+    console.print("Next, a model; warnings do not stop it:" if report.warnings else "Next, a model:")
+    console.print(f"  [bold]{_command('ubend train', data, *([chosen] if chosen else []), '--out RUN')}[/]")
 
 
 @app.command()
@@ -483,6 +540,7 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
 
     if are_several():
         console.quiet = os.environ["RANK"] != "0"
+    _check_first(data, choices.get("labels"), choices.get("task"), choices.get("ignore"))
     with _progress_bar() as show:
 
         def on_step(progress: "TrainingProgress") -> None:
@@ -532,20 +590,35 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
     return model
 
 
+def _check_first(data: Path, labels: str | None, task: str | None, ignore: int | None) -> None:
+    """Look at some of the images before training: print warnings briefly; print errors, and stop."""
+    from ubend.data.annotated import find_pairs, read_pairs
+    from ubend.data.doctor import check as examine
+    from ubend.faces.findings import print_in_short, print_report
+
+    report = examine(data, labels=labels, task=task, ignore=ignore, quick=True)  # type: ignore[arg-type]
+    print_in_short(console, report)
+    if not report.errors:
+        return
+    print_report(console, replace(report, findings=report.errors))
+    wrong = {path for finding in report.errors for case in finding.cases for path in case.files}
+    pairs = find_pairs(data, labels=labels)  # this and the next line raise what training would stop at
+    read_pairs(pair for pair in pairs if not wrong.isdisjoint((*pair.images, pair.labels)))
+    first = report.errors[0].fault.what
+    raise InputError(f"{first}: mend {data} first; `ubend check` says all that is wrong with it")
+
+
 def _step_in_words(progress: "TrainingProgress") -> str:
     return f"step {progress.step}  energy {progress.energy:.3f}  {progress.speed:.1f} steps/s"
 
 
 def _print_plan(contract: "Contract", trained_on: int, held_out: int) -> None:
     network = contract.network
-    kinds = {
-        "binary": "foreground and background (binary)",
-        "classes": f"{network.classes} classes",
-        "instances": "single objects (instances)",
-    }
+    kind = KINDS[contract.task.kind]
+    kind = f"{network.classes} {kind}" if contract.task.kind == "classes" else kind
     console.print(
         f"{_count(trained_on, 'image')} to train on, {held_out} held out; {_count(network.in_channels, 'channel')}; "
-        f"labels: {kinds[contract.task.kind]}, as seen from their values (--task says otherwise)"
+        f"labels: {kind}, as seen from their values (--task says otherwise)"
     )
     plan, *reasons = contract.provenance["plan"]
     console.print(f"Plan: [bold]{plan}[/]")
@@ -880,8 +953,11 @@ class _TimeLeft(ProgressColumn):
 
 
 @contextlib.contextmanager
-def _progress_bar() -> Iterator[Any]:
-    """Give a function (what, share, text, seconds left): a bar on a terminal, else a line every tenth."""
+def _progress_bar(*, quiet: bool = False) -> Iterator[Any]:
+    """Give a function (what, share, text, seconds left): a bar on a terminal, else a line every tenth; or nothing."""
+    if quiet:
+        yield lambda *_: None
+        return
     if not console.is_terminal:
         told = {"share": -1.0}
 
