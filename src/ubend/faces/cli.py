@@ -132,6 +132,7 @@ def demo(
     console.print(f"Simulated {DEMO_SCENES[sample]}: 8 images to train on, 4 others to test, in {escape(str(out))}")
     _say_command("ubend train", out / "train", "--out", out / "model", f"--minutes {minutes:g}")
     model = _train(out / "train", out / "model", minutes=minutes, device=device, seed=seed, overwrite=overwrite)
+    _write_report(model, out / "train", out / "model", overwrite=overwrite)
     _say_command("ubend predict", out / "model", out / "test" / "images", "--out", out / "results")
     _predict(model, out / "test" / "images", out / "results", overwrite=overwrite)
     _say_command("ubend evaluate", out / "results", out / "test")
@@ -166,13 +167,15 @@ def train(
     overwrite: Overwrite = False,
 ) -> None:
     """Train a model on a folder of annotated images."""
+    from ubend.faces.words import rules_in_words
+
     model = _train(
         data, out, recipe=recipe, minutes=minutes, steps=steps, labels=labels, task=task, ignore=ignore,
         device=device, seed=seed, folds=folds, overwrite=overwrite,
     )  # fmt: skip
     if model.contract.task.kind == "instances":
         chosen = "as chosen on the annotated images" if model.contract.quality else "by default"
-        console.print(f"Objects, {chosen}: {_rules_in_words(model.contract)}")
+        console.print(f"Objects, {chosen}: {rules_in_words(model.contract)}")
     if "folds" in model.contract.provenance:
         console.print(f"Quality, {_of_folds(model.contract)}: {_with_intervals(model.contract)}")
     elif model.contract.quality:
@@ -186,8 +189,9 @@ def train(
         )
         console.print(f"No image was held out ({why}), so its quality is unknown.")
     table = ", folds.csv" if "folds" in model.contract.provenance else ""
-    console.print(f"Wrote {escape(str(out / 'model.safetensors'))}, recipe.toml, log.csv{table}. Next:")
-    console.print(f"  [bold]{_command('ubend predict', out, 'IMAGES --out RESULTS')}[/]")
+    console.print(f"Wrote {escape(str(out / 'model.safetensors'))}, recipe.toml, log.csv{table}.")
+    _write_report(model, data, out, labels=labels, overwrite=overwrite)
+    console.print(f"Next:\n  [bold]{_command('ubend predict', out, 'IMAGES --out RESULTS')}[/]")
 
 
 @app.command()
@@ -353,6 +357,24 @@ def evaluate(
         )
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    data: Annotated[Path, typer.Argument(help="The annotated folder it was trained on, or another one.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Images without labels, to be ranked: which to annotate next.")
+    ] = None,
+    labels: LabelFolder = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the report of a run anew, with all held-out images: RUN/report.html."""
+    from ubend.faces.report import write_report
+
+    path = write_report(run, data, images=images, labels=labels, device=device, overwrite=overwrite)
+    console.print(f"Wrote {escape(str(path))}: look at it in a browser.")
+
+
 @app.command(name="learning-curve")
 def learning_curve(
     data: Annotated[Path, typer.Argument(help="Folder with images and labels, as for `ubend train`.")],
@@ -455,8 +477,11 @@ def describe(
 
 
 def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | None = None, **choices: Any) -> "Model":
-    from ubend.run.training import train_folder
+    from ubend.faces.report import REPORT
+    from ubend.run.model import FILE_NAME
+    from ubend.run.training import FOLDS, LOG, RECIPE, check_free, train_folder
 
+    check_free(out, (FILE_NAME, RECIPE, LOG, FOLDS, REPORT), overwrite=choices["overwrite"])
     with _progress_bar() as show:
 
         def on_step(progress: "TrainingProgress") -> None:
@@ -494,6 +519,19 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
         f"waited for tiles {waiting[-1]:.1%} of the time."
     )
     return model
+
+
+def _write_report(model: "Model", data: Path, out: Path, *, labels: str | None = None, overwrite: bool) -> None:
+    """Write the report of a run; a run that ended well is no failure where there can be none."""
+    from ubend.faces.report import seconds_for_report, write_report
+
+    seconds = seconds_for_report(model.contract.recipe.training.minutes)
+    try:
+        path = write_report(out, data, labels=labels, model=model, seconds=seconds, overwrite=overwrite)
+    except UbendError as error:
+        problems.print(f"[bold yellow]ubend:[/] no report: {escape(' '.join(str(error).split()))}", soft_wrap=True)
+        return
+    console.print(f"Look at [bold]{escape(str(path))}[/] in a browser: how good, on which images, where unsure.")
 
 
 def _step_in_words(progress: "TrainingProgress") -> str:
@@ -702,8 +740,10 @@ def _with_rules(contract: "Contract", asked: dict[str, Any]) -> "Contract":
     if contract.task.kind != "instances":
         options = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
         raise InputError(f"{options} shape single objects, and this model was trained on {contract.task.kind} labels")
+    from ubend.faces.words import rules_in_words
+
     changed = replace(contract, objects=replace(contract.objects, **asked))
-    console.print(f"Objects, as asked for: {_rules_in_words(changed)}")
+    console.print(f"Objects, as asked for: {rules_in_words(changed)}")
     return changed
 
 
@@ -804,6 +844,8 @@ def _print_network(network: Any, size: int) -> None:
 
 
 def _print_contract(contract: "Contract") -> None:
+    from ubend.faces.words import rules_in_words
+
     made = contract.provenance
     task = contract.task
     lines = {
@@ -819,7 +861,7 @@ def _print_contract(contract: "Contract") -> None:
         "Made with": ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items()),
     }
     if task.kind == "instances":
-        lines["Objects"] = _rules_in_words(contract)
+        lines["Objects"] = rules_in_words(contract)
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in lines.items():
         table.add_row(f"[bold]{name}[/]", escape(value))
@@ -832,21 +874,6 @@ def _where_quality_came_from(contract: "Contract") -> str:
     if contract.quality:
         return "at the end of training, one view: " + _plain(contract.quality)
     return "none, so the quality is unknown"
-
-
-def _rules_in_words(contract: "Contract") -> str:
-    rules = contract.objects
-    parted = "not parted"
-    if rules.split > 0 and contract.learns_distance:
-        parted = f"parted where the learned distance falls by {rules.split:g} from both sides"
-    elif rules.split > 0:
-        parted = f"parted at waists {rules.split:g} px deep"
-    gap = f"gaps of {2 * rules.gap} px closed" if rules.gap else "gaps left"
-    holes = "holes filled" if rules.fill_holes else "holes left"
-    least = _count(rules.smallest, "pixel")
-    surest = f", one of at least {rules.surest:g}" if rules.surest > rules.threshold else ""
-    border = "; without those at the border of the image" if rules.clear_border else ""
-    return f"above a probability of {rules.threshold:g}; {parted}; at least {least}{surest}; {holes}; {gap}{border}"
 
 
 def _in_one_line(scores: dict[str, float], most: int = 8) -> str:
