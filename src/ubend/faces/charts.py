@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike
 __all__ = ["curve", "histogram", "interval"]
 
 _WIDTH, _HEIGHT = 480, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 40
-_MOST_POINTS = 90
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 40
+_FEWEST_POINTS, _MOST_POINTS = 12, 90
+_MEDIAN_OF = 8
 _BINS = 16
 
 
@@ -42,7 +43,8 @@ def curve(
         One ``<svg>`` element.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    groups = np.array_split(np.arange(len(x)), min(len(x), _MOST_POINTS))
+    points = max(_FEWEST_POINTS, min(len(x) // _MEDIAN_OF, _MOST_POINTS))
+    groups = np.array_split(np.arange(len(x)), min(len(x), points))
     middle = np.array([[x[g].mean(), *np.quantile(y[g], (0.1, 0.5, 0.9))] for g in groups])
     x, low, y, high = middle.T
     ends = (low.min(), high.max()) if logarithmic else (0.0, max(high.max(), 1e-12))

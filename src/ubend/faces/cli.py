@@ -358,6 +358,34 @@ def evaluate(
 
 
 @app.command()
+def preview(
+    data: Annotated[Path, typer.Argument(help="Folder with images and labels, as for `ubend train`.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for a picture of each image; or a .png, for the first image.")
+    ],
+    recipe: RecipeName = "default",
+    labels: LabelFolder = None,
+    task: TaskKind = None,
+    ignore: Ignore = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw what training makes of your images: gaps, weights, bent samples, tiles; a picture of each."""
+    from ubend.faces.preview import files_of, prepare_preview, save_preview
+
+    ready = prepare_preview(data, recipe=recipe, labels=labels, task=task, ignore=ignore)  # type: ignore[arg-type]
+    files = files_of(out, ready, overwrite=overwrite)
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    with _progress_bar() as show:
+        for number, path in enumerate(files):
+            show("Drawing", number / len(files), escape(path.name), None)
+            save_preview(path, ready, number, seed=seed, overwrite=overwrite)
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    console.print(f"Wrote {escape(str(files[0]))}{more}: look at it. Next:")
+    console.print(f"  [bold]{_command('ubend train', data, '--out RUN')}[/]")
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     data: Annotated[Path, typer.Argument(help="The annotated folder it was trained on, or another one.")],

@@ -253,7 +253,7 @@ def heat(image: NDArray[Any], values: NDArray[np.floating], *, highest: float) -
     share = np.clip(_zoomed(values, zoom) / max(highest, 1e-9), 0, 1)
     gray = 0.55 * _zoomed(displayed(image), zoom).mean(axis=-1, keepdims=True)
     colours = matplotlib.colormaps["inferno"](0.25 + 0.75 * share)[..., :3] * 255
-    strength = np.sqrt(share)[..., None]
+    strength = (share**0.75)[..., None]
     mixed: NDArray[np.float64] = gray * (1 - strength) + colours * strength
     return mixed.astype(np.uint8)
 

@@ -257,8 +257,7 @@ def _in_words(report: _Report) -> str:
         return "The images held out show nothing to score"
     if report.kind == "instances":
         found = _matched(report)
-        missed = f"{found.fn} missed" if found.fn else "none missed"
-        invented = f"{found.fp} invented" if found.fp else "none invented"
+        missed, invented = (f"{number or 'none'}&nbsp;{word}" for number, word in ((found.fn, "missed"), (found.fp, "invented")))
         return f"{found.tp} of {count(found.n_truth, 'object')} found, {missed}, {invented}"
     if report.kind == "classes" and evaluation.confusion is not None:
         right = float(np.trace(evaluation.confusion) / max(1, evaluation.confusion.sum()))
@@ -282,7 +281,7 @@ def _what(report: _Report) -> str:
     contract, made = report.contract, report.made
     numbers = len(made.get("images", {})), len(made.get("held_out", {}))
     channels = "gray" if contract.network.in_channels == 1 else count(contract.network.in_channels, "channel")
-    held = f"; {numbers[1]} more were held out" if numbers[1] else ""
+    held = f"; {numbers[1]} more {'was' if numbers[1] == 1 else 'were'} held out" if numbers[1] else ""
     what = _KINDS[report.kind]
     if report.kind == "classes":
         what = f"{len(contract.task.values)} classes"
@@ -320,7 +319,7 @@ def _images(report: _Report, pictures: dict[str, Compared]) -> _Section:
                 f"networks that had not seen the image that they were scored on."
             )
     else:
-        title, intro = "Images it has never seen", f"From {number} that were not trained on."
+        title, intro = "Images it has never seen", f"{number} that the network was not trained on."
     if not report.seen.complete:
         intro += f" There was no time for more: <code>{_command('ubend report', report.run, report.data)}</code>."
     if any(one.truth.shape != one.whole for one in report.seen.images):

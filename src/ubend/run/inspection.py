@@ -17,6 +17,7 @@ from ubend.data.annotated import Annotated, find_pairs, read_pairs
 from ubend.data.formats import image_files, read_images
 from ubend.errors import FileError
 from ubend.method.geometry import smallest_input_for
+from ubend.run.budget import middle_of
 from ubend.run.disagreement import predict_with_disagreement
 from ubend.run.evaluation import Evaluation, evaluate_arrays
 from ubend.run.model import Model
@@ -28,7 +29,7 @@ __all__ = ["Inspected", "Inspection", "Unlabelled", "inspect", "rank_unlabelled"
 MOST_IMAGES = 32
 LARGEST_SIDE = 1024
 """Rows and columns of the middle of an image, beyond which it is not looked at."""
-SIDES = (512, 384, 256, 192, 128)
+SIDES = (512, 384, 256)
 """The same where the time is limited: the largest with which there is time for some images."""
 SOME = 3
 _PROBE = 16
@@ -191,7 +192,7 @@ def rank_unlabelled(model: Model, images: str | Path, *, most: int = MOST_IMAGES
     found = []
     for path in chosen:
         picture = read_images(path)[0]
-        rows, columns = _middle(picture.pixels.shape[0], picture.pixels.shape[1], LARGEST_SIDE)
+        rows, columns = middle_of(picture.pixels.shape, LARGEST_SIDE)
         _, disagreement = predict_with_disagreement(model, picture.pixels, rows=rows, columns=columns)
         found.append(Unlabelled(picture.name, picture.pixels[rows, columns], disagreement))
     return sorted(found, key=lambda one: -one.unsure)
@@ -220,29 +221,26 @@ def _annotated(model: Model, data: str | Path, labels: str | None, *, trained_on
 
 def _affordable_side(model: Model, image: Annotated, seconds: float) -> int:
     """Choose the side by what the smallest tile of a network takes."""
-    small = slice(0, _PROBE)
-    began = perf_counter()
-    predict_with_disagreement(model, image.image, rows=small, columns=small)
-    depth = model.contract.network.depth
+    small, began = slice(0, _PROBE), 0.0
+    for _ in range(2):  # the first time it is slower
+        began = perf_counter()
+        predict_with_disagreement(model, image.image, rows=small, columns=small)
+    depth, made = model.contract.network.depth, model.contract.provenance
+    some = min(SOME, len(made.get("held_out", {})) or len(made.get("images", {})) or 1)
     a_pixel = (perf_counter() - began) / smallest_input_for(_PROBE, depth) ** 2
     rows, columns = image.labels.shape
     cost: Callable[[int], float] = lambda side: (  # noqa: E731
         a_pixel * smallest_input_for(min(side, rows), depth) * smallest_input_for(min(side, columns), depth)
     )
-    return next((side for side in SIDES if SOME * cost(side) <= seconds), SIDES[-1])
+    return next((side for side in SIDES if some * cost(side) <= seconds), SIDES[-1])
 
 
 def _look(model: Model, image: Annotated, side: int) -> _Looked:
     shape = image.labels.shape
-    rows, columns = _middle(shape[0], shape[1], side)
+    rows, columns = middle_of(shape, side)
     probabilities, disagreement = predict_with_disagreement(model, image.image, rows=rows, columns=columns)
     part = Annotated(image.name, image.image[rows, columns], image.labels[rows, columns], image.pixel_size)
     return part, predict_labels(model.contract, probabilities), disagreement, (shape[0], shape[1])
-
-
-def _middle(rows: int, columns: int, side: int) -> tuple[slice, slice]:
-    first = [max(0, (length - side) // 2) for length in (rows, columns)]
-    return slice(first[0], first[0] + min(side, rows)), slice(first[1], first[1] + min(side, columns))
 
 
 def _with_scores(seen: Sequence[_Looked], evaluation: Evaluation) -> Iterator[Inspected]:
