@@ -7,7 +7,6 @@ dark and onto paper, and each says in words what it shows.
 import math
 from collections.abc import Sequence
 from html import escape
-from itertools import count
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,9 +20,7 @@ _MEDIAN_OF = 8
 _BINS = 16
 
 
-def curve(
-    x: ArrayLike, y: ArrayLike, *, title: str, x_label: str, y_label: str, logarithmic: bool = False
-) -> str:
+def curve(x: ArrayLike, y: ArrayLike, *, title: str, x_label: str, y_label: str, logarithmic: bool = False) -> str:
     """Draw one curve; of many points the median of neighbours, and a band from their 10th to their 90th percentile.
 
     Parameters
@@ -42,19 +39,19 @@ def curve(
     str
         One ``<svg>`` element.
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    points = max(_FEWEST_POINTS, min(len(x) // _MEDIAN_OF, _MOST_POINTS))
-    groups = np.array_split(np.arange(len(x)), min(len(x), points))
-    middle = np.array([[x[g].mean(), *np.quantile(y[g], (0.1, 0.5, 0.9))] for g in groups])
-    x, low, y, high = middle.T
+    places, values = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    points = max(_FEWEST_POINTS, min(len(places) // _MEDIAN_OF, _MOST_POINTS))
+    groups = np.array_split(np.arange(len(places)), min(len(places), points))
+    middle = np.array([[places[g].mean(), *np.quantile(values[g], (0.1, 0.5, 0.9))] for g in groups])
+    at, low, median, high = middle.T
     ends = (low.min(), high.max()) if logarithmic else (0.0, max(high.max(), 1e-12))
-    across = _Axis(0.0, max(float(x[-1]), 1e-9), _LEFT, _WIDTH - _RIGHT)
+    across = _Axis(0.0, max(float(at[-1]), 1e-9), _LEFT, _WIDTH - _RIGHT)
     up = _Axis(float(ends[0]), float(ends[1]), _HEIGHT - _BOTTOM, _TOP, logarithmic=logarithmic)
     parts = [_grid(across, up, x_label, y_label)]
     if any(len(g) > 1 for g in groups):
-        outline = [*zip(x, low, strict=True), *zip(x[::-1], high[::-1], strict=True)]
+        outline = [*zip(at, low, strict=True), *zip(at[::-1], high[::-1], strict=True)]
         parts.append(f'<polygon class="band" points="{_points(outline, across, up)}"/>')
-    parts.append(f'<polyline class="one" points="{_points([*zip(x, y, strict=True)], across, up)}"/>')
+    parts.append(f'<polyline class="one" points="{_points([*zip(at, median, strict=True)], across, up)}"/>')
     return _svg(title, "".join(parts))
 
 
@@ -147,23 +144,14 @@ class _Axis:
             return [10.0**k for k in range(math.ceil(self.low), math.floor(self.high) + 1)]
         low, high = (10**self.low, 10**self.high) if self.logarithmic else (self.low, self.high)
         step = _round_step((high - low) / 4)
-        first = math.ceil(low / step - 1e-9)
-        return [k * step for k in _while_below(first, high / step + 1e-9)]
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        return [k * step for k in range(first, last + 1)]
 
 
 def _round_step(step: float) -> float:
     """Round to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return min((1, 2, 5, 10), key=lambda k: abs(k * power - step)) * power
-
-
-def _while_below(first: int, last: float) -> list[int]:
-    found = []
-    for k in count(first):
-        if k > last:
-            return found
-        found.append(k)
-    return found
 
 
 def _grid(across: _Axis, up: _Axis, x_label: str, y_label: str) -> str:
@@ -196,5 +184,3 @@ def _number(value: float) -> str:
 
 def _svg(title: str, inside: str, *, width: int = _WIDTH, height: int = _HEIGHT) -> str:
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{inside}</svg>'
-
-

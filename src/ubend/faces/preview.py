@@ -1,10 +1,11 @@
 """What training makes of annotated images, as pictures: `ubend preview`.
 
 For each image one picture, laid out as Figures 2 and 3 of the paper: image, labels, target with its gaps, weights w(x);
-samples as the network sees them, bent, with the grid that was bent with them; and the tile of prediction with its mirrored
+samples as the network sees them, with a grid that was bent as they are; and the tile of prediction with its mirrored
 border. All of it comes from the code that trains and predicts, none is drawn after it.
 """
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,10 @@ SAMPLES = 4
 GRID = 32
 """Pixels between the lines of the grid that is bent."""
 PAPERS_TILE = 572
+_WIDTH, _EDGE, _GAP, _BAR, _CAPTION, _TILE = 11.5, 0.25, 0.16, 0.4, 0.36, 4.6
+"""Of the picture, in inches."""
+_LINE = 82
+"""Characters beside the tile."""
 _INK, _PALE = "#222222", "#666666"
 _OUTPUT, _INPUT = "#f0e442", "#56b4e9"
 """Yellow and blue, as in Fig. 2."""
@@ -121,16 +126,35 @@ def save_preview(path: Path, preview: Preview, number: int, *, seed: int = 0, ov
     from matplotlib.figure import Figure
 
     image, source, contract = preview.images[number], preview.prepared[number], preview.contract
-    aspect = image.labels.shape[0] / image.labels.shape[1]
-    tall = [2.75 * min(max(aspect, 0.35), 1.6) + 0.45, 2.75, 2.55, 4.3]
-    figure = Figure(figsize=(11.5, sum(tall) + 0.5), dpi=110, facecolor="white", layout="constrained")
-    figure.suptitle(_plain(image.name), fontsize=13, x=0.01, ha="left", weight="bold", color=_INK)
-    rows = figure.subfigures(4, 1, height_ratios=tall)
+    panels = 4 + (source.distance is not None)
+    across = (_WIDTH - 2 * _EDGE - _GAP * (panels - 1) - _BAR) / panels
+    sample = (_WIDTH - 2 * _EDGE - _GAP * (SAMPLES - 1)) / SAMPLES
+    maps = across * min(max(image.labels.shape[0] / image.labels.shape[1], 0.3), 1.7)
+    height = 0.6 + maps + 2 * sample + _TILE + 4 * _CAPTION
+    figure = Figure(figsize=(_WIDTH, height), dpi=110, facecolor="white")
+    figure.text(_EDGE / _WIDTH, 1 - 0.22 / height, _plain(image.name), fontsize=13, va="top", weight="bold", color=_INK)
+    tops = np.cumsum([0.55 + _CAPTION, maps + _CAPTION, sample + _CAPTION, sample + _CAPTION])
+    rows = [
+        _row(figure, top, size, number) for top, size, number in zip(
+            tops, ((across, maps), (sample, sample), (sample, sample)), (panels, SAMPLES, SAMPLES), strict=False)
+    ]  # fmt: skip
     _draw_maps(rows[0], image, source, contract)
-    _draw_samples(rows[1:3], source, contract, seed)
-    _draw_tile(rows[3], image, source, contract)
+    _draw_samples(rows[1], rows[2], source, contract, seed)
+    _draw_tile(_row(figure, tops[3], (_TILE, _TILE), 2), image, source, contract)
     write: Callable[[Path], object] = lambda part: figure.savefig(part, format="png", facecolor="white")  # noqa: E731
     write_atomically(path, write, overwrite=overwrite)
+
+
+def _row(figure: Any, top: float, size: tuple[float, float], number: int) -> list[Any]:
+    """Add axes beside each other, in inches from the upper left corner."""
+    width, height = figure.get_size_inches()
+    return [
+        figure.add_axes(
+            ((_EDGE + k * (size[0] + _GAP)) / width, 1 - (top + size[1]) / height, size[0] / width, size[1] / height),
+            anchor="NW",
+        )
+        for k in range(number)
+    ]
 
 
 def files_of(out: Path, preview: Preview, *, overwrite: bool) -> list[Path]:
@@ -141,10 +165,8 @@ def files_of(out: Path, preview: Preview, *, overwrite: bool) -> list[Path]:
     FileError
         If one exists and `overwrite` is not given, or cannot be written.
     """
-    if out.suffix.lower() == ".png":
-        files = [out]
-    else:
-        files = [out / f"{image.name}_preview.png" for image in preview.images]
+    names = [f"{image.name}_preview.png" for image in preview.images]
+    files = [out] if out.suffix.lower() == ".png" else [out / name for name in names]
     check_writable(files[0].parent)
     for path in files:
         check_free(path, overwrite=overwrite)
@@ -173,16 +195,15 @@ def _caption(axis: Any, letter: str, caption: str) -> None:
 # a to d: the image, and what is learned from it
 
 
-def _draw_maps(row: Any, image: Annotated, source: TrainingImage, contract: Contract) -> None:
-    axes = row.subplots(1, 4 + (source.distance is not None))
+def _draw_maps(axes: Sequence[Any], image: Annotated, source: TrainingImage, contract: Contract) -> None:
     task = contract.task
     rows, columns = image.labels.shape
     _show(axes[0], "a", f"image, {rows}×{columns} px", displayed(image.image))
     _show(axes[1], "b", _labels_in_words(image, task), overlay(image.image, image.labels, task))
     _show(axes[2], "c", _target_in_words(image, source, task), _target(image, source, task))
-    _draw_weights(row, axes[3], source)
     if source.distance is not None:
-        _show(axes[4], "e", "distance to the border, 0 to 1, learned too", source.distance, cmap="gray", vmin=0, vmax=1)
+        _show(axes[3], "d", "distance to the border", source.distance, cmap="gray", vmin=0, vmax=1)
+    _draw_weights(axes[-1], "d" if source.distance is None else "e", source)  # last: its scale stands beside it
 
 
 def _labels_in_words(image: Annotated, task: Task) -> str:
@@ -195,9 +216,9 @@ def _labels_in_words(image: Annotated, task: Task) -> str:
 
 def _target_in_words(image: Annotated, source: TrainingImage, task: Task) -> str:
     if task.kind != "instances":
-        return "what is learned: as labelled"
+        return "target: as labelled"
     gaps = int(np.count_nonzero(_gaps(image, source, task)))
-    return f"what is learned: {gaps:,} px cut as gaps" if gaps else "what is learned: no objects touch"
+    return f"target: {gaps:,} px cut as gaps" if gaps else "target: no objects touch"
 
 
 def _gaps(image: Annotated, source: TrainingImage, task: Task) -> NDArray[np.bool_]:
@@ -213,6 +234,7 @@ def _target(image: Annotated, source: TrainingImage, task: Task) -> NDArray[np.u
 
 def _painted(classes: NDArray[Any], task: Task) -> NDArray[np.uint8]:
     """Background black, foreground white, classes in their colours, gray where not labelled."""
+    colours: NDArray[np.uint8]
     if task.kind == "classes":
         colours = CLASS_COLOURS[np.maximum(classes, 0) % len(CLASS_COLOURS)].astype(np.uint8)
     else:
@@ -221,25 +243,26 @@ def _painted(classes: NDArray[Any], task: Task) -> NDArray[np.uint8]:
     return colours
 
 
-def _draw_weights(row: Any, axis: Any, source: TrainingImage) -> None:
+def _draw_weights(axis: Any, letter: str, source: TrainingImage) -> None:
     if source.weights is None:
-        _show(axis, "d", "weights w(x): every pixel weighs 1", np.ones(source.classes.shape), cmap="inferno", vmin=0, vmax=2)
+        _show(axis, letter, "weights w(x): 1 everywhere", np.full((*source.classes.shape, 3), 235, np.uint8))
         return
-    shown = _show(axis, "d", "weights w(x), Eq. 2", source.weights, cmap="inferno", vmin=0)
-    bar = row.colorbar(shown, ax=axis, fraction=0.05, pad=0.02, aspect=18)
-    bar.ax.tick_params(labelsize=7.5, colors=_INK)
+    shown = _show(axis, letter, "weights w(x)", source.weights, cmap="inferno", vmin=0)
+    bar = axis.figure.colorbar(shown, cax=axis.inset_axes((1.03, 0, 0.035, 1)))
+    bar.ax.tick_params(labelsize=7.5, colors=_INK, length=2)
     bar.outline.set_visible(False)
 
 
 # samples
 
 
-def _draw_samples(rows: Sequence[Any], source: TrainingImage, contract: Contract, seed: int) -> None:
+def _draw_samples(
+    above: Sequence[Any], below: Sequence[Any], source: TrainingImage, contract: Contract, seed: int
+) -> None:
     """Draw samples as training does, and beneath each its target; the grid is bent in the place of the weights."""
     letters = "f" if source.distance is not None else "e"
     low, high = _gray_limits(source)
     lines = replace(source, weights=_grid(source.classes.shape), distance=None)
-    above, below = (row.subplots(1, SAMPLES) for row in rows)
     size, border = contract.recipe.tiles.size, margin(contract.network)
     inside = (border - 0.5, size - border - 0.5, size - border - 0.5, border - 0.5)
     for number in range(SAMPLES):
@@ -282,13 +305,13 @@ def _tile_picture(tile: NDArray[np.float32], low: float, high: float) -> NDArray
 # the tile of Fig. 2
 
 
-def _draw_tile(row: Any, image: Annotated, source: TrainingImage, contract: Contract) -> None:
-    axes = row.subplots(1, 2, width_ratios=(1, 1.15))
+def _draw_tile(axes: Sequence[Any], image: Annotated, source: TrainingImage, contract: Contract) -> None:
     depth, (rows, columns) = contract.network.depth, image.labels.shape
     border = halo(depth)
     spans = [tile_spans(length, largest_input=PAPERS_TILE, depth=depth) for length in (rows, columns)]
-    around = [replace(of_axis[0], first=-border, size=length + 2 * border)
-              for of_axis, length in zip(spans, (rows, columns), strict=True)]  # fmt: skip
+    ends = [max(length + border, of_axis[0].first + of_axis[0].size)
+            for of_axis, length in zip(spans, (rows, columns), strict=True)]  # fmt: skip
+    around = [replace(of_axis[0], first=-border, size=end + border) for of_axis, end in zip(spans, ends, strict=True)]
     pixels = channels_first(image.image, contract.network.in_channels)
     canvas = displayed(np.moveaxis(cut_tile(pixels, *around), 0, -1)).astype(np.float64)
     mirrored = np.ones(canvas.shape[:2], bool)
@@ -296,16 +319,15 @@ def _draw_tile(row: Any, image: Annotated, source: TrainingImage, contract: Cont
     canvas[mirrored] = 0.55 * canvas[mirrored] + 70
     letter = "h" if source.distance is not None else "g"
     _show(axes[0], letter, "a tile of prediction, and the mirrored border", canvas.astype(np.uint8),
-          extent=(-border - 0.5, columns + border - 0.5, rows + border - 0.5, -border - 0.5))  # fmt: skip
+          extent=(-border - 0.5, ends[1] - 0.5, ends[0] - 0.5, -border - 0.5))  # fmt: skip
     for r in spans[0]:
         for c in spans[1]:
             _frame(axes[0], (r.start, r.stop), (c.start, c.stop), _OUTPUT, 0.8, ":")
     r, c = spans[0][0], spans[1][0]
     _frame(axes[0], (r.first, r.first + r.size), (c.first, c.first + c.size), _INPUT, 2.2, "-")
     _frame(axes[0], (r.start, r.stop), (c.start, c.stop), _OUTPUT, 2.2, "-")
-    limits = (max(rows + border, r.first + r.size), max(columns + border, c.first + c.size))
-    axes[0].set_xlim(-border - 4, limits[1] + 4)
-    axes[0].set_ylim(limits[0] + 4, -border - 4)
+    axes[0].set_xlim(-border - 4, ends[1] + 4)
+    axes[0].set_ylim(ends[0] + 4, -border - 4)
     _explain(axes[1], contract, r.size, border, len(spans[0]) * len(spans[1]))
 
 
@@ -320,35 +342,51 @@ def _frame(axis: Any, rows: tuple[int, int], columns: tuple[int, int], colour: s
 
 def _explain(axis: Any, contract: Contract, size: int, border: int, tiles: int) -> None:
     axis.set_axis_off()
-    for place, (name, text) in enumerate(_legend(contract, size, border, tiles)):
-        axis.text(0, 0.97 - 0.165 * place, name, fontsize=9, weight="bold", color=_INK, va="top", transform=axis.transAxes)
+    at = 1.0
+    for name, text in _legend(contract, size, border, tiles):
+        lines = textwrap.wrap(text, _LINE)
+        axis.text(0.08, at, name, fontsize=9, weight="bold", color=_INK, va="top", transform=axis.transAxes)
         axis.text(
-            0, 0.918 - 0.165 * place, text, fontsize=8.5, color=_PALE, va="top", transform=axis.transAxes, linespacing=1.4
+            0.08,
+            at - 0.05,
+            "\n".join(lines),
+            fontsize=9,
+            color=_PALE,
+            va="top",
+            transform=axis.transAxes,
+            linespacing=1.4,
         )
+        at -= 0.09 + 0.039 * len(lines)
 
 
 def _legend(contract: Contract, size: int, border: int, tiles: int) -> Iterator[tuple[str, str]]:
     energy, bend = contract.recipe.energy, contract.recipe.augmentation
     yield (
         "Tiles (Fig. 2)",
-        f"To give the yellow, the network needs the blue: {border} px more on each side, mirrored\nwhere there is no image. "
-        f"{count(tiles, 'tile')} of {size}×{size} px here; their size changes nothing.",
+        f"To give the yellow, the network needs the blue: {border} px more on each side, mirrored where there is "
+        f"no image. {count(tiles, 'tile')} of {size}×{size} px here: the result does not depend on their size.",
     )
     if contract.task.kind == "instances":
         yield (
             "Gaps (orange in c)",
-            f"Objects that touch lose {energy.gap} px each, so that they can be told apart.\nPrediction gives them back.",
+            f"Objects that touch lose {energy.gap} px each, so that they can be told apart; prediction gives it back.",
+        )
+    if contract.learns_distance:
+        yield (
+            "Distance (d)",
+            "How deep in its object a pixel lies, 0 at the border to 1 in the middle: learned beside the foreground, "
+            "and by it objects that touch are parted.",
         )
     if contract.task.kind != "classes":
         yield (
-            "Weights (Eq. 2)",
-            f"Background between near objects weighs up to {energy.w0:g} more; σ = {energy.sigma:g} px.\n"
+            "Weights (Eq. 2, Fig. 3)",
+            f"Background between near objects weighs up to {energy.w0:g} more; σ = {energy.sigma:g} px. "
             f"Classes are {'balanced by their frequency' if energy.balance == 'frequency' else 'not balanced'}.",
         )
     yield (
         "Samples",
         f"Bent on a {bend.elastic_points}×{bend.elastic_points} grid by σ = {bend.elastic_sigma:g} px, turned up to "
-        f"±{bend.rotation:g}°{', mirrored' if bend.flip else ''},\nmagnified up to ×{bend.zoom:g}; contrast, "
+        f"±{bend.rotation:g}°{', mirrored' if bend.flip else ''}, magnified up to ×{bend.zoom:g}; contrast, "
         f"brightness and curve vary, noise is added. All at random, by the seed.",
     )
     yield (

@@ -31,7 +31,7 @@ from ubend.method.measurements import measure_objects
 from ubend.method.network import count_parameters
 from ubend.run.contract import Contract, count
 from ubend.run.evaluation import HEADLINES, Evaluation
-from ubend.run.inspection import Inspected, Inspection, Unlabelled, inspect, rank_unlabelled
+from ubend.run.inspection import MOST_IMAGES, Inspected, Inspection, Unlabelled, inspect, rank_unlabelled
 from ubend.run.model import Model, load
 from ubend.run.pooling import FEWEST_IMAGES
 from ubend.run.recipe import to_toml
@@ -63,7 +63,7 @@ def seconds_for_report(minutes: float) -> float:
     return min(LONGEST, SHARE_OF_RUN * 60 * minutes) if minutes > 0 else LONGEST
 
 
-def write_report(  # noqa: PLR0913
+def write_report(
     run: str | Path,
     data: str | Path,
     *,
@@ -257,7 +257,9 @@ def _in_words(report: _Report) -> str:
         return "The images held out show nothing to score"
     if report.kind == "instances":
         found = _matched(report)
-        missed, invented = (f"{number or 'none'}&nbsp;{word}" for number, word in ((found.fn, "missed"), (found.fp, "invented")))
+        missed, invented = (
+            f"{number or 'none'}&nbsp;{word}" for number, word in ((found.fn, "missed"), (found.fp, "invented"))
+        )
         return f"{found.tp} of {count(found.n_truth, 'object')} found, {missed}, {invented}"
     if report.kind == "classes" and evaluation.confusion is not None:
         right = float(np.trace(evaluation.confusion) / max(1, evaluation.confusion.sum()))
@@ -306,7 +308,9 @@ def _gallery(seen: Inspection) -> list[Inspected]:
 def _images(report: _Report, pictures: dict[str, Compared]) -> _Section:
     shown = _gallery(report.seen)
     names = {1: ("",), 2: ("Worst", "Best"), 3: ("Worst", "Median", "Best")}[len(shown)]
-    figures = "".join(_comparison(report, one, pictures[one.name], name) for one, name in zip(shown, names, strict=True))
+    figures = "".join(
+        _comparison(report, one, pictures[one.name], name) for one, name in zip(shown, names, strict=True)
+    )
     number = count(len(report.seen.images), "image")
     if report.seen.trained_on:
         title, intro = (
@@ -320,8 +324,11 @@ def _images(report: _Report, pictures: dict[str, Compared]) -> _Section:
             )
     else:
         title, intro = "Images it has never seen", f"{number} that the network was not trained on."
-    if not report.seen.complete:
-        intro += f" There was no time for more: <code>{_command('ubend report', report.run, report.data)}</code>."
+    if not report.seen.complete and len(report.seen.images) < MOST_IMAGES:
+        command = _command("ubend report", report.run, report.data, "--overwrite")
+        intro += f" There was no time for more; <code>{command}</code> takes it."
+    elif not report.seen.complete:
+        intro += " There are more; these are the first."
     if any(one.truth.shape != one.whole for one in report.seen.images):
         rows, columns = max(one.truth.shape for one in report.seen.images)
         intro += f" Of large ones the middle, {rows}×{columns} px, was looked at."
@@ -450,9 +457,10 @@ def _annotate_next(report: _Report, ranked: Sequence[Inspected | Unlabelled]) ->
     if report.unlabelled:
         intro = "Of the images without labels, those that would teach the network most come first."
     else:
+        command = _command("ubend report", report.run, report.data, "--images IMAGES --overwrite")
         intro = (
-            f"More images that look like the first of these would teach the network most. It can rank those that nobody "
-            f"has annotated yet: <code>{_command('ubend report', report.run, report.data)} --images IMAGES</code>."
+            f"More images that look like the first of these would teach the network most. It can rank those that "
+            f"nobody has annotated yet: <code>{command}</code>."
         )
     most = max(one.unsure for one in ranked) or 1.0
     with_scores = not report.unlabelled
@@ -465,8 +473,9 @@ def _annotate_next(report: _Report, ranked: Sequence[Inspected | Unlabelled]) ->
     head = f'<th class="n" scope="col">{escape(short)}</th>' if with_scores else ""
     more = f'<p class="small">and {len(ranked) - MOST_RANKED} more</p>' if len(ranked) > MOST_RANKED else ""
     return (
-        f'<h3>What to annotate next</h3><p>{intro}</p><div class="wide"><table><thead><tr><th class="n" scope="col">#</th>'
-        f'<th scope="col">image</th><th class="n" scope="col">unsure</th><th></th>{head}</tr></thead>'
+        f'<h3>What to annotate next</h3><p>{intro}</p><div class="wide"><table><thead><tr>'
+        f'<th class="n" scope="col">#</th><th scope="col">image</th><th class="n" scope="col">unsure</th><td></td>'
+        f"{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div>{more}"
     )
 
@@ -579,9 +588,9 @@ def _how_to_read(report: _Report) -> list[str]:
     if stated is not None and report.kind == "instances":
         sentences.append(
             f"How foreground becomes objects was chosen with the help of held-out images, so these scores flatter a "
-            f"little. Before that choice, and from one view instead of {_views(contract)}, training measured {headline} "
-            f"{stated:.3f}, which the model file states: nothing was chosen for that number, and it is too low for the "
-            f"model as it is now. ubend train --folds 5 gives one that is neither."
+            f"little. Before that choice, and from one view instead of {_views(contract)}, training measured "
+            f"{headline} {stated:.3f}, which the model file states: nothing was chosen for that number, and it is too "
+            f"low for the model as it is now. ubend train --folds 5 gives one that is neither."
         )
     elif stated is not None and contract.views != "one":
         sentences.append(
@@ -711,7 +720,7 @@ def _how_made(report: _Report) -> _Section:
         "Labels": _KINDS[report.kind]
         + (f": {', '.join(map(str, contract.task.values[:MOST_CLASSES]))}" if contract.task.values else ""),
         "Pixel size": f"{contract.pixel_size:g} µm" if contract.pixel_size else "not known",
-        "Network": f"U-Net of depth {network.depth} and width {network.width}, {count_parameters(network):,} parameters",
+        "Network": f"U-Net of depth {network.depth}, width {network.width}; {count_parameters(network):,} parameters",
         "Plan": " ".join([f"{plan[0]}.", *plan[1:]]) if plan else "",
         "Time": f"{_duration(made.get('minutes'))}, {made.get('steps', 0):,} steps"
         + (f"; waited for tiles {report.log['waiting'][-1]:.1%} of the time" if report.log else ""),
@@ -775,13 +784,14 @@ def _cite(report: _Report) -> _Section:
     version = str(made.get("versions", {}).get("ubend", __version__))
     software = (
         "@software{ubend,\n  title   = {ubend: a {U-Net} from a handful of annotated images},\n"
-        f"  author  = {{{{The ubend developers}}}},\n  version = {{{version}}},\n  year    = {{{_date(report)[:4]}}}\n}}"
+        f"  author  = {{{{The ubend developers}}}},\n  version = {{{version}}},\n"
+        f"  year    = {{{_date(report)[:4]}}}\n}}"
     )
     return (
         "cite",
         "Cite",
-        '<section id="cite"><h2>How to cite</h2><p>The method: O. Ronneberger, P. Fischer, T. Brox. U-Net: Convolutional '
-        "Networks for Biomedical Image Segmentation. MICCAI 2015, LNCS 9351, 234–241. "
+        '<section id="cite"><h2>How to cite</h2><p>The method: O. Ronneberger, P. Fischer, T. Brox. U-Net: '
+        "Convolutional Networks for Biomedical Image Segmentation. MICCAI 2015, LNCS 9351, 234–241. "
         f'<a href="{_DOI}">doi:10.1007/978-3-319-24574-4_28</a></p>'
         f"<p>The program: The ubend developers. ubend, version {escape(version)}.</p>"
         f"<h3>For the methods section</h3>{_copyable(escape(_methods(report, version)))}"
