@@ -242,6 +242,11 @@ def test_a_picture_in_a_page_is_small_and_the_same(tmp_path):
     assert np.abs(read.pixels[10, 900].astype(int) - (255, 0, 0)).max() < 12
 
 
+def test_a_noisy_picture_is_encoded_too():
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3)).astype(np.uint8)
+    assert len(data_uri(noise)) > 1_000_000
+
+
 # in a browser
 
 browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: apt-get install chromium")

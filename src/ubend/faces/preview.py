@@ -37,7 +37,7 @@ GRID = 32
 PAPERS_TILE = 572
 _WIDTH, _EDGE, _GAP, _BAR, _CAPTION, _TILE = 11.5, 0.25, 0.16, 0.4, 0.36, 4.6
 """Of the picture, in inches."""
-_LINE = 82
+_LINE = 88
 """Characters beside the tile."""
 _INK, _PALE = "#222222", "#666666"
 _OUTPUT, _INPUT = "#f0e442", "#56b4e9"
@@ -356,7 +356,7 @@ def _explain(axis: Any, contract: Contract, size: int, border: int, tiles: int) 
             transform=axis.transAxes,
             linespacing=1.4,
         )
-        at -= 0.09 + 0.039 * len(lines)
+        at -= 0.078 + 0.037 * len(lines)
 
 
 def _legend(contract: Contract, size: int, border: int, tiles: int) -> Iterator[tuple[str, str]]:

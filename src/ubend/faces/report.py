@@ -25,7 +25,18 @@ from ubend import __version__
 from ubend.data.annotated import class_indices
 from ubend.data.formats import check_free, write_atomically
 from ubend.faces.charts import curve, histogram, interval
-from ubend.faces.pictures import CLASS_COLOURS, INVENTED, MISSED, RESULT, TRUTH, Compared, compared, data_uri, heat
+from ubend.faces.pictures import (
+    CLASS_COLOURS,
+    HEAT,
+    INVENTED,
+    MISSED,
+    RESULT,
+    TRUTH,
+    Compared,
+    compared,
+    data_uri,
+    heat,
+)
 from ubend.faces.words import rules_in_words
 from ubend.method.measurements import measure_objects
 from ubend.method.network import count_parameters
@@ -55,7 +66,6 @@ _PAPER = (
 )
 _DOI = "https://doi.org/10.1007/978-3-319-24574-4_28"
 _KINDS = {"binary": "foreground and background", "instances": "single objects", "classes": "classes"}
-_GRADIENT_STEPS = 6
 
 
 def seconds_for_report(minutes: float) -> float:
@@ -487,11 +497,7 @@ def _score_cell(one: Inspected | Unlabelled) -> str:
 
 
 def _gradient() -> str:
-    import matplotlib
-
-    colours = matplotlib.colormaps["inferno"]
-    steps = [colours(0.25 + 0.75 * k / _GRADIENT_STEPS)[:3] for k in range(_GRADIENT_STEPS + 1)]
-    return ", ".join("rgb(" + " ".join(f"{255 * part:.0f}" for part in step) + ")" for step in steps)
+    return ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in HEAT)
 
 
 # scores

@@ -1,0 +1,66 @@
+"""The pictures of docs/report.md, from what `make demo` leaves: docs/report.png and docs/preview.png.
+
+    python benchmarks/screenshots.py ubend-demo
+
+The report is photographed by headless Chromium (Debian: apt-get install chromium). Both pictures have 256 colours and
+at most 200 kB.
+"""
+
+import argparse
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from ubend.faces.preview import prepare_preview, save_preview
+from ubend.faces.report import write_report
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+WINDOW = (1180, 790)
+MOST_BYTES = 200_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("demo", type=Path, help="folder of `ubend demo`")
+    demo = parser.parse_args().demo
+    report = write_report(demo / "model", demo / "train", overwrite=True)
+    with tempfile.TemporaryDirectory() as folder:
+        shot, preview = Path(folder) / "shot.png", Path(folder) / "preview.png"
+        photograph(report, shot, Path(folder) / "profile")
+        save_preview(preview, prepare_preview(demo / "train"), 0)
+        for picture, name in ((shot, "report.png"), (preview, "preview.png")):
+            make_small(picture, DOCS / name)
+
+
+def photograph(page: Path, picture: Path, profile: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        raise SystemExit("there is no chromium here: apt-get install chromium")
+    subprocess.run(
+        [
+            chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+            f"--user-data-dir={profile}", f"--window-size={WINDOW[0]},{WINDOW[1]}", f"--screenshot={picture}",
+            page.resolve().as_uri(),
+        ],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+
+
+def make_small(picture: Path, out: Path) -> None:
+    """Take 256 colours, and fewer pixels until the file is small enough."""
+    with Image.open(picture) as read:
+        image = read.convert("RGB")
+    for width in range(960, 400, -20):
+        small = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+        small.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, optimize=True)
+        if out.stat().st_size <= MOST_BYTES:
+            break
+    print(f"{out}: {small.width}×{small.height}, {out.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
