@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from ubend.faces.preview import prepare_preview, save_preview
@@ -50,13 +51,24 @@ def photograph(page: Path, picture: Path, profile: Path) -> None:
     )  # fmt: skip
 
 
+def palette_of(image: Image.Image) -> Image.Image:
+    """Take 96 grays, and 160 of the other colours: by frequency alone, a gray image would become coloured."""
+    pixels = np.asarray(image).reshape(-1, 3)
+    colourful = pixels[np.ptp(pixels.astype(int), axis=1) > 12]
+    grays = np.repeat(np.linspace(0, 255, 96).round().astype(np.uint8)[:, None], 3, axis=1)
+    others = Image.fromarray(colourful[None]).quantize(160, method=Image.Quantize.MEDIANCUT).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*grays.ravel().tolist(), *others[: 3 * 160]])
+    return palette
+
+
 def make_small(picture: Path, out: Path) -> None:
     """Take 256 colours, and fewer pixels until the file is small enough."""
     with Image.open(picture) as read:
         image = read.convert("RGB")
     for width in range(960, 400, -20):
         small = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
-        small.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, optimize=True)
+        small.quantize(palette=palette_of(small), dither=Image.Dither.NONE).save(out, optimize=True)
         if out.stat().st_size <= MOST_BYTES:
             break
     print(f"{out}: {small.width}×{small.height}, {out.stat().st_size:,} bytes")

@@ -556,7 +556,7 @@ def _write_report(model: "Model", data: Path, out: Path, *, labels: str | None =
     seconds = seconds_for_report(model.contract.recipe.training.minutes)
     try:
         path = write_report(out, data, labels=labels, model=model, seconds=seconds, overwrite=overwrite)
-    except UbendError as error:
+    except (UbendError, MemoryError) as error:
         problems.print(f"[bold yellow]ubend:[/] no report: {escape(' '.join(str(error).split()))}", soft_wrap=True)
         return
     console.print(f"Look at [bold]{escape(str(path))}[/] in a browser: how good, on which images, where unsure.")
