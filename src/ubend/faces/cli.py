@@ -142,6 +142,7 @@ def demo(
     console.print(f"Simulated {DEMO_SCENES[sample]}: 8 images to train on, 4 others to test, in {escape(str(out))}")
     _say_command("ubend train", out / "train", "--out", out / "model", f"--minutes {minutes:g}")
     model = _train(out / "train", out / "model", minutes=minutes, device=device, seed=seed, overwrite=overwrite)
+    _write_report(model, out / "train", out / "model", overwrite=overwrite)
     _say_command("ubend predict", out / "model", out / "test" / "images", "--out", out / "results")
     _predict(model, out / "test" / "images", out / "results", overwrite=overwrite)
     _say_command("ubend evaluate", out / "results", out / "test")
@@ -183,13 +184,15 @@ def train(
     A run may be stopped at any moment (Ctrl-C, a time limit, a power cut) and goes on with --resume as if it had not
     been. Several GPUs or machines: torchrun --nproc-per-node N -m ubend train … (docs/cluster.md).
     """
+    from ubend.faces.words import rules_in_words
+
     model = _train(
         data, out, recipe=recipe, minutes=minutes, steps=steps, labels=labels, task=task, ignore=ignore,
         device=device, seed=seed, folds=folds, resume=resume, overwrite=overwrite,
     )  # fmt: skip
+    if console.quiet:  # one of several processes, and not the first
+        return
     if model.contract.task.kind == "instances":
-        from ubend.faces.model_card import rules_in_words
-
         chosen = "as chosen on the annotated images" if model.contract.quality else "by default"
         console.print(f"Objects, {chosen}: {rules_in_words(model.contract)}")
     if "folds" in model.contract.provenance:
@@ -205,8 +208,9 @@ def train(
         )
         console.print(f"No image was held out ({why}), so its quality is unknown.")
     table = ", folds.csv" if "folds" in model.contract.provenance else ""
-    console.print(f"Wrote {escape(str(out / 'model.safetensors'))}, recipe.toml, log.csv{table}. Next:")
-    console.print(f"  [bold]{_command('ubend predict', out, 'IMAGES --out RESULTS')}[/]")
+    console.print(f"Wrote {escape(str(out / 'model.safetensors'))}, recipe.toml, log.csv{table}.")
+    _write_report(model, data, out, labels=labels, overwrite=overwrite or resume)
+    console.print(f"Next:\n  [bold]{_command('ubend predict', out, 'IMAGES --out RESULTS')}[/]")
 
 
 @app.command()
@@ -422,6 +426,52 @@ def evaluate(
         )
 
 
+@app.command()
+def preview(
+    data: Annotated[Path, typer.Argument(help="Folder with images and labels, as for `ubend train`.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for a picture of each image; or a .png, for the first image.")
+    ],
+    recipe: RecipeName = "default",
+    labels: LabelFolder = None,
+    task: TaskKind = None,
+    ignore: Ignore = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw what training makes of your images: gaps, weights, bent samples, tiles; a picture of each."""
+    from ubend.faces.preview import files_of, prepare_preview, save_preview
+
+    ready = prepare_preview(data, recipe=recipe, labels=labels, task=task, ignore=ignore)  # type: ignore[arg-type]
+    files = files_of(out, ready, overwrite=overwrite)
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    with _progress_bar() as show:
+        for number, path in enumerate(files):
+            show("Drawing", number / len(files), escape(path.name), None)
+            save_preview(path, ready, number, seed=seed, overwrite=overwrite)
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    console.print(f"Wrote {escape(str(files[0]))}{more}: look at it. Next:")
+    console.print(f"  [bold]{_command('ubend train', data, '--out RUN')}[/]")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    data: Annotated[Path, typer.Argument(help="The annotated folder it was trained on, or another one.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Images without labels, to be ranked: which to annotate next.")
+    ] = None,
+    labels: LabelFolder = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the report of a run anew, with all held-out images: RUN/report.html."""
+    from ubend.faces.report import write_report
+
+    path = write_report(run, data, images=images, labels=labels, device=device, overwrite=overwrite)
+    console.print(f"Wrote {escape(str(path))}: look at it in a browser.")
+
+
 @app.command(name="learning-curve")
 def learning_curve(
     data: Annotated[Path, typer.Argument(help="Folder with images and labels, as for `ubend train`.")],
@@ -535,11 +585,15 @@ def describe(
 
 
 def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | None = None, **choices: Any) -> "Model":
+    from ubend.faces.report import REPORT
+    from ubend.run.model import FILE_NAME
     from ubend.run.processes import are_several
-    from ubend.run.runs import train_folder
+    from ubend.run.runs import FOLDS, LOG, RECIPE, check_free, train_folder
 
     if are_several():
         console.quiet = os.environ["RANK"] != "0"
+    if not choices.get("resume"):
+        check_free(out, (FILE_NAME, RECIPE, LOG, FOLDS, REPORT), overwrite=choices["overwrite"])
     _check_first(data, choices.get("labels"), choices.get("task"), choices.get("ignore"))
     with _progress_bar() as show:
 
@@ -606,6 +660,19 @@ def _check_first(data: Path, labels: str | None, task: str | None, ignore: int |
     read_pairs(pair for pair in pairs if not wrong.isdisjoint((*pair.images, pair.labels)))
     first = report.errors[0].fault.what
     raise InputError(f"{first}: mend {data} first; `ubend check` says all that is wrong with it")
+
+
+def _write_report(model: "Model", data: Path, out: Path, *, labels: str | None = None, overwrite: bool) -> None:
+    """Write the report of a run; a run that ended well is no failure where there can be none."""
+    from ubend.faces.report import seconds_for_report, write_report
+
+    seconds = seconds_for_report(model.contract.recipe.training.minutes)
+    try:
+        path = write_report(out, data, labels=labels, model=model, seconds=seconds, overwrite=overwrite)
+    except (UbendError, MemoryError) as error:
+        problems.print(f"[bold yellow]ubend:[/] no report: {escape(' '.join(str(error).split()))}", soft_wrap=True)
+        return
+    console.print(f"Look at [bold]{escape(str(path))}[/] in a browser: how good, on which images, where unsure.")
 
 
 def _step_in_words(progress: "TrainingProgress") -> str:
@@ -820,7 +887,7 @@ def _with_rules(contract: "Contract", asked: dict[str, Any]) -> "Contract":
     if contract.task.kind != "instances":
         options = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
         raise InputError(f"{options} shape single objects, and this model was trained on {contract.task.kind} labels")
-    from ubend.faces.model_card import rules_in_words
+    from ubend.faces.words import rules_in_words
 
     changed = replace(contract, objects=replace(contract.objects, **asked))
     console.print(f"Objects, as asked for: {rules_in_words(changed)}")
