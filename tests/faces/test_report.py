@@ -153,6 +153,14 @@ def test_the_slider_has_image_truth_and_result(page):
     ]  # fmt: skip
 
 
+def test_a_score_of_a_part_is_called_so_and_is_not_for_publication(binary, page, monkeypatch):
+    assert "On 1 image that it was not trained on, IoU was" in page.words
+    monkeypatch.setattr("ubend.run.inspection.LARGEST_SIDE", 40)
+    cut = page_of(write_report(*binary, device="cpu", overwrite=True))
+    assert "on the middle of 1 image that the network never trained on" in cut.words
+    assert "IoU was" not in cut.words
+
+
 def test_objects_have_counts_and_sizes(discs, tiny, tmp_path):
     data = write(tmp_path / "data", (discs[0], [mask // 255 for mask in discs[1]]), "abcd")
     model = train_folder(data, tmp_path / "run", recipe=tiny, steps=40, task="instances", device="cpu")

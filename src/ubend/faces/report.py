@@ -149,6 +149,11 @@ class _Report:
         return self.run.resolve().name or "run"
 
     @property
+    def cut(self) -> bool:
+        """Whether of some image only the middle was looked at."""
+        return any(one.truth.shape != one.whole for one in self.seen.images)
+
+    @property
     def folds(self) -> dict[str, Any] | None:
         return self.made.get("folds")
 
@@ -249,7 +254,9 @@ def _headline(report: _Report) -> str:
             f"trained on. They show that it has learnt, not that it will do as well elsewhere.</p>"
             + _score_line(name, value, None, "on the images it was trained on, which flatters")
         )
-    note = f"on {count(len(evaluation.names), 'image')} that the network never trained on"
+    part = "the middle of " if report.cut else ""
+    left_out = "" if report.seen.complete else "; there are more, which were not looked at"
+    note = f"on {part}{count(len(evaluation.names), 'image')} that the network never trained on{left_out}"
     return f"<h1>{_in_words(report)}</h1>" + _score_line(name, value, ends, note)
 
 
@@ -339,7 +346,7 @@ def _images(report: _Report, pictures: dict[str, Compared]) -> _Section:
         intro += f" There was no time for more; <code>{command}</code> takes it."
     elif not report.seen.complete:
         intro += " There are more; these are the first."
-    if any(one.truth.shape != one.whole for one in report.seen.images):
+    if report.cut:
         rows, columns = max(one.truth.shape for one in report.seen.images)
         intro += f" Of large ones the middle, {rows}×{columns} px, was looked at."
     html = (
@@ -817,7 +824,7 @@ def _methods(report: _Report, version: str) -> str:
         value, ends = report.contract.quality.get(name, math.nan), report.folds["intervals"].get(name)
         within = f" (95 % interval {ends[0]:.2f} to {ends[1]:.2f}, bootstrap over images)" if ends else ""
         return f"{text}. In {report.folds['number']}-fold cross-validation {name} was {value:.2f}{within}."
-    if report.seen.trained_on:
+    if report.seen.trained_on or report.cut or not report.seen.complete:  # not a score to publish
         return f"{text}."
     found = report.seen.evaluation
     held = f"{count(len(found.names), 'image')} that it was not trained on"
