@@ -59,10 +59,9 @@ def keep(path: Path, fields: Sequence[str], rows: Sequence[dict[str, Any]]) -> N
         writer.writerows(rows)
 
 
-def write_section(name: str, text: str) -> None:
-    """Replace what stands between the marks of this benchmark in docs/benchmarks.md."""
+def write_section(name: str, text: str, page: Path = PAGE) -> None:
+    """Replace what stands between the marks of this benchmark in a page, docs/benchmarks.md unless another is named."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(begin)
-    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
-    print(f"Wrote the section {name} of {PAGE}")
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    print(f"Wrote the section {name} of {page}")
