@@ -3,8 +3,13 @@
 import itertools
 import json
 import math
+import os
+import re
+from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +18,7 @@ import zarr
 from numpy.typing import NDArray
 
 from ubend.data.formats import UNREADABLE, reason_of, said_in_one_line
+from ubend.data.machine import check_fits_memory
 from ubend.data.ngff import Axis, Level, parse_multiscales
 from ubend.errors import FileError
 
@@ -23,6 +29,11 @@ _MOST_LOOKED_AT = 500  # folders, to name an image in a message
 _PLAIN_AXES = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
 _MOST_COLOURS = 4
 _DEEPEST_LEVEL = 3  # how far below its group a level may stand
+_NUMBERS = re.compile(r"\d+")
+_PICKLED = re.compile(r'"[^"]*pickle[^"]*"', re.IGNORECASE)
+_ALWAYS_BELIEVED = 2**30  # bytes
+_LARGEST_COMPRESSION = 100_000
+"""An image of which less than so many parts are stored, packed, holds nothing to segment."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +96,36 @@ class ZarrRegions:
 
     def missing(self, index: tuple[slice, ...]) -> int:
         """Count the files of chunks (or shards) that touch a region and are not there: they read as the fill value."""
-        return sum(not (self._path / key).exists() for key, _ in self._stored(index))
+        grid, there = self._grid(index), self._there
+        for axis, one in enumerate(grid):  # in their order, those of one plane are neighbours
+            there = there[slice(*np.searchsorted(there[:, axis], (one.start, one.stop)))]
+            if len(one) > 1:
+                break
+        inside = [(there[:, axis] >= one.start) & (there[:, axis] < one.stop) for axis, one in enumerate(grid)]
+        return math.prod(map(len, grid)) - int(np.logical_and.reduce(inside).sum())
+
+    @cached_property
+    def _there(self) -> NDArray[np.int64]:
+        """The places of all chunks that have a file, in order: looked up by the files, of which there are no more."""
+        key_of, axes, found = self._array.metadata.encode_chunk_key, self._array.ndim, array("q")
+        for folder, _, names in os.walk(self._path):
+            above = Path(folder).relative_to(self._path)
+            for name in names:
+                key = (above / name).as_posix()
+                place = [int(number) for number in _NUMBERS.findall(key)][-axes:]
+                if len(place) == axes and key_of(tuple(place)) == key:
+                    found.extend(place)
+        places = np.array(found, dtype=np.int64).reshape(-1, axes)
+        return places[np.lexsort(places.T[::-1])]
+
+    def _grid(self, index: tuple[slice, ...]) -> list[range]:
+        sizes = tuple(self._array.shards or self._array.chunks)
+        return [range(one.start // size, -(-one.stop // size)) for one, size in zip(index, sizes, strict=True)]
 
     def _stored(self, index: tuple[slice, ...]) -> Iterator[tuple[str, tuple[slice, ...]]]:
         """Give the key of each chunk file that touches a region, and the part of the region that it holds."""
         sizes = tuple(self._array.shards or self._array.chunks)
-        grids = [range(one.start // size, -(-one.stop // size)) for one, size in zip(index, sizes, strict=True)]
-        for place in itertools.product(*grids):
+        for place in itertools.product(*self._grid(index)):
             part = tuple(
                 slice(max(one.start, k * size), min(one.stop, (k + 1) * size))
                 for one, k, size in zip(index, place, sizes, strict=True)
@@ -143,6 +177,7 @@ def open_zarr_array(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
     node = _node(path)
     if node is None or node[0] != "array":
         raise FileError(f"There is no Zarr array {path}.")
+    _check_codecs(path)
     try:
         return zarr.open_array(path, mode=mode, zarr_format=node[1]).with_config({"write_empty_chunks": True})
     except PermissionError as error:
@@ -154,6 +189,16 @@ def open_zarr_array(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
                 " or gzip."
             ) from error
         raise FileError(f"Cannot read {path}: its metadata is no image's ({reason_of(error)}).") from error
+
+
+def _check_codecs(path: Path) -> None:
+    """Refuse chunks that are packed as Python objects before anything of them is opened: reading those could run code."""
+    name = "zarr.json" if (path / "zarr.json").is_file() else ".zarray"
+    if _PICKLED.search((path / name).read_text(encoding="utf-8", errors="replace")):
+        raise FileError(
+            f"{path} holds Python objects (pickle), and reading those could run code: it is not read. Save it with"
+            " blosc, zstd or gzip."
+        )
 
 
 def zarr_image(path: Path) -> ZarrImage:
@@ -218,6 +263,9 @@ def _of_group(path: Path, zarr_format: int, named: str | None) -> ZarrImage | No
     """Read the multiscales of a group; where one level is named, others that are missing are left out."""
     with said_in_one_line(path, "OME-Zarr"):
         found = parse_multiscales(_attributes(path))
+        for name, _ in found.datasets if found is not None else ():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"its level {name!r} lies outside of it")
     if found is None or (named is not None and named not in [name for name, _ in found.datasets]):
         return None
     there = [(name, axes) for name, axes in found.datasets if _node(path / name) is not None]
@@ -251,8 +299,9 @@ def _plain_axes(path: Path, array: Any) -> tuple[Axis, ...]:
     """Take the axes that the array names, or those that its shape suggests: (rows, columns, colours), or "tczyx"."""
     if not 2 <= array.ndim <= 5:
         raise FileError(f"{path} has {array.ndim} axes; an image has 2 to 5, of t, c, z, y and x.")
-    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
-    axes = tuple(Axis(str(name)) for name in names)
+    with said_in_one_line(path, "Zarr array"):
+        names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+        axes = tuple(Axis(str(name)) for name in names)
     if {"y", "x"} <= {axis.letter for axis in axes}:
         return axes
     shape = array.shape
@@ -264,6 +313,7 @@ def _plain_axes(path: Path, array: Any) -> tuple[Axis, ...]:
 def _checked(path: Path, name: str, axes: tuple[Axis, ...], version: str | None) -> Level:
     """Make a level of an array, if it is one that can be segmented."""
     array = open_zarr_array(path / name)
+    _check_size(path / name, array)
     if not axes and version in ("0.1", "0.2"):
         axes = tuple(map(Axis, "tczyx"))
     level = Level(name, axes, tuple(array.shape))
@@ -284,6 +334,30 @@ def _checked(path: Path, name: str, axes: tuple[Axis, ...], version: str | None)
     if math.prod(array.shape) == 0:
         raise FileError(f"Cannot read {path}: it holds no pixels.")
     return level
+
+
+def _check_size(path: Path, array: Any) -> None:
+    """Raise FileError where the metadata promise far more than the files could hold, or chunks that are too large."""
+    with said_in_one_line(path, "Zarr array"):
+        a_chunk = math.prod(array.chunks) * array.dtype.itemsize
+        promised = math.prod(array.shape) * array.dtype.itemsize
+        if min(array.chunks, default=1) < 1 or min(array.shape, default=0) < 0:
+            raise ValueError(f"it has the shape {array.shape} in chunks of {array.chunks}")
+        check_fits_memory(path, min(a_chunk, promised))
+        if promised > _ALWAYS_BELIEVED and not _holds(path, promised // _LARGEST_COMPRESSION):
+            raise ValueError(f"its metadata promise {promised / 1e9:.0f} GB, of which next to nothing is there")
+
+
+def _holds(path: Path, least: int) -> bool:
+    """Whether the files of a folder have so many bytes; of an honest image a few of them do."""
+    found = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                found += (Path(folder) / name).stat().st_size
+            if found >= least:
+                return True
+    return False
 
 
 # What to say where there is no image

@@ -27,6 +27,9 @@ RECIPES = ("default", "paper")
 BUDGETED = {"width": "network", "depth": "network", "size": "tiles", "batch": "tiles"}
 """What a budget may change, and the table it stands in."""
 
+LARGEST_FILE = 2**20
+"""Bytes of a recipe."""
+
 T = TypeVar("T")
 
 _IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
@@ -222,15 +225,15 @@ def load_recipe(name: str | Path) -> Recipe:
     if str(name) in RECIPES:
         content = (files("ubend.run") / "recipes" / f"{name}.toml").read_bytes()
     elif path.is_file():
-        content = path.read_bytes()
+        content = _content_of(path)
     else:
         nearest = difflib.get_close_matches(str(name), RECIPES, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise RecipeError(f"no recipe {str(name)!r}: shipped are {', '.join(RECIPES)}, or give a TOML file{hint}")
     try:
         values = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{name} is not TOML: {error}") from None
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:  # tomllib of Python 3.11 has bugs
+        raise RecipeError(f"{name} is not TOML: {' '.join(str(error).split())[:120]}") from None
     base = values.pop("base", "default")
     if base not in RECIPES:
         raise RecipeError(f"{name}: base is one of the shipped recipes, {' or '.join(RECIPES)}, not {base!r}")
@@ -240,6 +243,17 @@ def load_recipe(name: str | Path) -> Recipe:
     stated = {key: False for key, table in BUDGETED.items() if _states(values, table, key)}
     start = replace(start, budget=replace(start.budget, **stated))
     return _update(start, values, where=str(name))
+
+
+def _content_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror or error}") from None
+    if len(content) > LARGEST_FILE:
+        raise RecipeError(f"{path} is no recipe: it has more than {LARGEST_FILE} bytes")
+    return content
 
 
 def _states(values: dict[str, Any], table: str, key: str) -> bool:

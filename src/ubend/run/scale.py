@@ -30,7 +30,7 @@ from ubend.data.formats import check_writable, file_stem, image_files, why_not_w
 from ubend.data.large import LargeImage, open_large
 from ubend.data.large_results import create_labels, create_probabilities, is_our_result
 from ubend.data.large_tiff import write_large_tiff
-from ubend.data.large_zarr import is_zarr
+from ubend.data.large_zarr import is_zarr, open_zarr_array
 from ubend.data.tables import write_table
 from ubend.errors import FileError, InputError, OutOfMemory, UbendError
 from ubend.method.geometry import Span, mirror, smallest_input_for, tile_spans
@@ -611,8 +611,8 @@ class _Store:
 
     @classmethod
     def open(cls, folder: Path) -> "_Store":
-        maps = zarr.open_array(folder / "maps.zarr", mode="r+") if (folder / "maps.zarr").exists() else None
-        return cls(folder, maps, zarr.open_array(folder / "labels.zarr", mode="r+"))
+        maps = open_zarr_array(folder / "maps.zarr", "r+") if (folder / "maps.zarr").exists() else None
+        return cls(folder, maps, open_zarr_array(folder / "labels.zarr", "r+"))
 
     def write(self, block: Block, maps: NDArray[np.float32], contract: Contract) -> str:
         """Write what the network has found in a block; return the checksum."""
