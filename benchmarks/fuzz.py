@@ -584,6 +584,8 @@ KNOWING: dict[str, Callable[[bytes, Random], bytes]] = {
     ".safetensors": damaged_model, ".toml": damaged_toml, ".json": damaged_json, ".zarray": damaged_json,
     ".zattrs": damaged_json, ".zgroup": damaged_json,
 }  # fmt: skip
+PAST_KNOWING = (ValueError, TypeError, KeyError, IndexError, struct.error, zipfile.BadZipFile, RecursionError)
+"""What comes of a second damage to a file that the first one made unreadable."""
 LINKS = ("/dev/zero", "/etc/passwd", "..", "loop", "nowhere")
 
 
@@ -602,8 +604,8 @@ def mutate(files: Files, rng: Random) -> tuple[Files, dict[str, str]]:
             links[name] = choice(rng, LINKS)
             return found, links
         elif kind in KNOWING and chance < 0.6:
-            with contextlib.suppress(ValueError, KeyError, IndexError, struct.error, zipfile.BadZipFile, RecursionError):
-                found[name] = KNOWING[kind](found[name], rng)  # what was damaged before may be past knowing
+            with contextlib.suppress(*PAST_KNOWING):
+                found[name] = KNOWING[kind](found[name], rng)
         elif chance < 0.63:
             found[name] = choice(rng, [other for other in found.values()])
         else:

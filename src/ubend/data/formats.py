@@ -81,6 +81,7 @@ _BOUNDED_COMPRESSIONS = frozenset(
 _LARGEST_COMPRESSION = 3000
 """Deflate makes 1032 equal bytes one, LZW some 2700: a header that promises more is damaged."""
 
+_LARGEST_TEXT = 2**30  # bytes
 _MOST_PIXELS_A_BYTE = 10_000
 """PNG makes 8 × 1032 pixels of one bit each a byte, JPEG and BMP fewer."""
 _BYTES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "LA": 2}
@@ -758,6 +759,15 @@ def check_is_file(path: Path) -> None:
         raise FileError(f"There is no file {path}{nearest_name(path)}.")
     if not path.is_file():
         raise FileError(f"{path} is a pipe or a device; name a file.")
+
+
+def text_of(path: Path) -> str:
+    """Read a file of text as UTF-8; raise FileError where it is a pipe or a device, or larger than any such file is."""
+    check_is_file(path)
+    size = path.stat().st_size
+    if size > _LARGEST_TEXT:
+        raise FileError(f"Cannot read {path}: it has {size} bytes, more than any file of its kind.")
+    return path.read_text(encoding="utf-8")
 
 
 def _array_pages(path: Path) -> list[_Page]:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import stat
 from array import array
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,8 +17,11 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
 
-from ubend.data.formats import UNREADABLE, reason_of, said_in_one_line
+from ubend.data.formats import UNREADABLE, reason_of, said_in_one_line, text_of
 from ubend.data.machine import check_fits_memory
 from ubend.data.ngff import Axis, Level, parse_multiscales
 from ubend.errors import FileError
@@ -144,6 +148,22 @@ class ZarrRegions:
         return FileError(f"Cannot read {self._path}: {reason_of(error)}.")
 
 
+class _Files(LocalStore):
+    """A folder of which only files are read: a pipe, or a device such as /dev/zero, may never end."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        path = self.root / key
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+                raise FileError(f"{path} is a pipe or a device, and no file.")
+            if byte_range is None:
+                check_fits_memory(path, found.st_size)
+        return await super().get(key, prototype, byte_range)
+
+
 def is_zarr(path: Path) -> bool:
     """Whether a path is meant as a Zarr: a folder with its metadata, or with its ending.
 
@@ -179,7 +199,10 @@ def open_zarr_array(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
         raise FileError(f"There is no Zarr array {path}.")
     _check_codecs(path)
     try:
-        return zarr.open_array(path, mode=mode, zarr_format=node[1]).with_config({"write_empty_chunks": True})
+        store = _Files(path, read_only=mode == "r")
+        return zarr.open_array(store, mode=mode, zarr_format=node[1]).with_config({"write_empty_chunks": True})
+    except FileError:
+        raise
     except PermissionError as error:
         raise FileError(f"Cannot read {path}: permission denied.") from error
     except UNREADABLE as error:
@@ -194,7 +217,7 @@ def open_zarr_array(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
 def _check_codecs(path: Path) -> None:
     """Refuse chunks that are packed as Python objects before anything of them is opened: reading those could run code."""
     name = "zarr.json" if (path / "zarr.json").is_file() else ".zarray"
-    if _PICKLED.search((path / name).read_text(encoding="utf-8", errors="replace")):
+    if _PICKLED.search(json.dumps(_json(path / name))):
         raise FileError(
             f"{path} holds Python objects (pickle), and reading those could run code: it is not read. Save it with"
             " blosc, zstd or gzip."
@@ -246,7 +269,7 @@ def _node(path: Path) -> tuple[str, Literal[2, 3]] | None:
 
 def _json(path: Path) -> dict[str, Any]:
     with said_in_one_line(path, "metadata of a Zarr"):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(text_of(path))
         if not isinstance(found, dict):
             raise ValueError("no table of names and values")
     return found

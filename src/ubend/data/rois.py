@@ -5,6 +5,7 @@ Both count from the corner of the first pixel, x to the right and y down. ImageJ
 """
 
 import json
+import logging
 import re
 import struct
 import zipfile
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ubend.data.formats import check_is_file, file_stem, reason_of, write_atomically
+from ubend.data.formats import check_is_file, file_stem, reason_of, text_of, write_atomically
 from ubend.errors import FileError, InputError, UbendError
 from ubend.method.outlines import Outline, fill, trace_outlines
 
@@ -38,6 +39,8 @@ __all__ = [
 
 OUTLINE_SUFFIXES = (".zip", ".roi", ".geojson")
 """Endings of the files that `read_drawn` reads."""
+
+logging.getLogger("roifile").addHandler(logging.NullHandler())  # or Python itself writes its words to the screen
 
 _LARGEST_COORDINATE = 60535  # beyond that ImageJ takes a coordinate for a negative one
 _LARGEST_ROI = 2**26  # bytes: a hundred times what the longest outline takes
@@ -243,7 +246,7 @@ def read_drawn(path: str | Path) -> list[DrawnObject]:
 def _says_none(path: Path) -> bool:
     """Whether a file without outlines is what `write_rois` or `write_geojson` leaves of an image without objects."""
     if path.suffix.lower() == ".geojson":
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+        return isinstance(json.loads(text_of(path)), dict)
     return is_roi_zip(path)
 
 
@@ -434,7 +437,7 @@ def _closed(ring: NDArray[np.int32]) -> list[list[int]]:
 
 
 def _from_geojson(path: Path) -> Iterator[DrawnObject]:
-    content: Any = json.loads(path.read_text(encoding="utf-8"))
+    content: Any = json.loads(text_of(path))
     if isinstance(content, dict):
         content = content["features"] if content.get("type") == "FeatureCollection" else [content]
     for number, feature in enumerate(content, start=1):

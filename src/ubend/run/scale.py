@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from ubend import __version__
-from ubend.data.formats import check_writable, file_stem, image_files, why_not_written, write_atomically
+from ubend.data.formats import check_writable, file_stem, image_files, text_of, why_not_written, write_atomically
 from ubend.data.large import LargeImage, open_large
 from ubend.data.large_results import create_labels, create_probabilities, is_our_result
 from ubend.data.large_tiff import write_large_tiff
@@ -57,6 +57,8 @@ UNFINISHED = ".unfinished"
 """Ending of the folder that holds what is not finished."""
 JOB, DONE, WRITING = "job.json", "blocks.jsonl", "writing"
 """In that folder: what is being made; which blocks are done; a mark that results are being written."""
+_DAMAGE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What comes of reading a damaged note."""
 FAST = ZstdCodec(level=1)
 """Compression of what is only kept until the results are written."""
 
@@ -654,9 +656,9 @@ class _Store:
     def done(self, blocks: Sequence[Block], contract: Contract) -> tuple[set[int], int]:
         """Return the numbers of the blocks that are there and have their checksum, and how many do not have it."""
         noted: dict[int, str] = {}
-        with contextlib.suppress(FileNotFoundError):
-            for line in (self.folder / DONE).read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):  # the line under way when it was stopped
+        if (self.folder / DONE).is_file():
+            for line in (self.folder / DONE).read_bytes().splitlines():
+                with contextlib.suppress(*_DAMAGE):  # the line under way when it was stopped
                     row = json.loads(line)
                     noted[int(row["block"])] = str(row["sha256"])
         right = {b.number for b in blocks if b.number in noted and self.checksum(b, contract) == noted[b.number]}
@@ -784,13 +786,13 @@ def _job(
 
 
 def _read_job(folder: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads((folder / JOB).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (folder / JOB).exists():
         return None
-    except ValueError:
+    try:
+        found = json.loads(text_of(folder / JOB))
+    except _DAMAGE:
         found = None
-    if not isinstance(found, dict) or not isinstance(found.get("tile"), int):
+    if not isinstance(found, dict) or type(found.get("tile")) is not int:
         raise FileError(f"{folder / JOB} is damaged, so that nothing can be continued: --overwrite begins anew")
     return found
 
