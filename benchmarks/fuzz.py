@@ -562,7 +562,8 @@ def damaged_zip(data: bytes, rng: Random) -> bytes:
         case 3:
             members[name] += bytes(choice(rng, (10**5, 10**8)))
         case 4:
-            members |= {f"{k}.roi": members[name] for k in range(int(choice(rng, (3, 3000))))}
+            copies = int(choice(rng, (3, 3000))) if len(members[name]) < 10**4 else 3
+            members |= {f"{k}.roi": members[name] for k in range(copies)}
     return zipped(members)
 
 
@@ -584,7 +585,7 @@ KNOWING: dict[str, Callable[[bytes, Random], bytes]] = {
     ".safetensors": damaged_model, ".toml": damaged_toml, ".json": damaged_json, ".zarray": damaged_json,
     ".zattrs": damaged_json, ".zgroup": damaged_json,
 }  # fmt: skip
-PAST_KNOWING = (ValueError, TypeError, KeyError, IndexError, struct.error, zipfile.BadZipFile, RecursionError)
+PAST_KNOWING = (ValueError, zlib.error, TypeError, KeyError, IndexError, struct.error, zipfile.BadZipFile, RecursionError)
 """What comes of a second damage to a file that the first one made unreadable."""
 LINKS = ("/dev/zero", "/etc/passwd", "..", "loop", "nowhere")
 

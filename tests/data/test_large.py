@@ -470,6 +470,7 @@ def test_missing_chunks_are_counted_in_each_plane(tmp_path, version):
     array = zarr.open_array(path / "0", mode="r")
     for place in ((0, 1, 0, 0), (1, 1, 2, 2), (1, 2, 0, 1)):
         (path / "0" / array.metadata.encode_chunk_key(place)).unlink()
+    image = open_large(path)
     assert [image.missing_chunks(plane) for plane in image.planes] == [0, 2, 1]
     assert whole(image, (1,))[0, :16, :16].max() == 0
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ubend.errors import InputError
+from ubend.data import machine
 from ubend.run import device
 from ubend.run.device import (
     autocast,

@@ -886,6 +886,8 @@ def _page_offsets(tif: tifffile.TiffFile) -> Iterator[int]:
         seen.add(offset)
         yield offset
         length = number(offset, layout.tagnoformat, layout.tagnosize) * layout.tagsize
+        if length > handle.size:
+            raise ValueError("a table of its tags lies beyond its end")
         _check_tags(handle.read(length), layout, handle.size)
         at = offset + layout.tagnosize + length
 

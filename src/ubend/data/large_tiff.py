@@ -298,6 +298,9 @@ class _Layout:
             tile = (page.tilelength, page.tilewidth) if page.is_tiled else (min(rows, int(page.rowsperstrip)), columns)
         if min(tile) < 1:
             raise ValueError(f"its tiles or strips have {tile[0]} × {tile[1]} pixels")
+        count = planes * -(-rows // tile[0]) * -(-columns // tile[1])
+        if not page.is_final and count > len(page.dataoffsets):
+            raise ValueError(f"it names {len(page.dataoffsets)} of its {count} tiles or strips")
         stored = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
         return cls(planes, rows, columns, samples, tile, bool(page.is_tiled), stored)
 

@@ -29,6 +29,8 @@ BUDGETED = {"width": "network", "depth": "network", "size": "tiles", "batch": "t
 
 LARGEST_FILE = 2**20
 """Bytes of a recipe."""
+LARGEST_INTEGER = 2**63 - 1
+"""In a recipe; TOML promises as much."""
 
 T = TypeVar("T")
 
@@ -299,6 +301,8 @@ def _checked(hint: Any, value: Any, *, where: str) -> Any:
         raise RecipeError(f"{where} is {_IN_WORDS[hint]}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{where} is a finite number, not {value}")
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        raise RecipeError(f"{where} is a number up to {LARGEST_INTEGER}, not one of {value.bit_length()} bits")
     return float(value) if hint is float else value
 
 

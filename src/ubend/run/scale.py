@@ -650,8 +650,11 @@ class _Store:
 
     def remember(self, block: Block, checksum: str) -> None:
         """Note that a block is done."""
-        with (self.folder / DONE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"block": block.number, "sha256": checksum}) + "\n")
+        try:
+            with (self.folder / DONE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"block": block.number, "sha256": checksum}) + "\n")
+        except OSError as error:
+            raise FileError(why_not_written(self.folder / DONE, error)) from error
 
     def done(self, blocks: Sequence[Block], contract: Contract) -> tuple[set[int], int]:
         """Return the numbers of the blocks that are there and have their checksum, and how many do not have it."""
