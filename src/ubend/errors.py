@@ -45,7 +45,7 @@ class OutOfMemory(UbendError, MemoryError):
 
 
 def printable(text: str) -> str:
-    """Replace what is not to be printed: ends of lines, the commands of a terminal, and bytes that are no text.
+    r"""Replace what is not to be printed: ends of lines, the commands of a terminal, and bytes that are no text.
 
     Examples
     --------

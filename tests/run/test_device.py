@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from ubend.errors import InputError
 from ubend.data import machine
+from ubend.errors import InputError
 from ubend.run import device
 from ubend.run.device import (
     autocast,

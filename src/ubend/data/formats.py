@@ -68,6 +68,9 @@ UNREADABLE = (
 )
 """What tifffile and Pillow raise on damaged files, found by cutting and flipping the bytes of good ones."""
 
+PNG_MARK = b"Software\0ubend"
+"""What a picture says of who wrote it (section 11.3.3.1 of the specification)."""
+
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG_START = b"\xff\xd8"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -573,7 +576,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise FileError where a file may not be written because there is one, or a folder, of that name."""
     if path.is_dir():
         raise FileError(f"Cannot write {path}: it is a folder.")
-    if path.exists() and not overwrite:
+    if (path.exists() or path.is_symlink()) and not overwrite:
         raise FileError(f"{path} exists already; say overwrite to replace it, or choose another name.")
 
 
@@ -621,6 +624,7 @@ def _write_png_bands(path: Path, bands: Iterable[NDArray[np.uint8]]) -> None:
         file.write(_PNG_START)
         header_at = file.tell()
         file.write(_png_chunk(b"IHDR", bytes(13)))
+        file.write(_png_chunk(b"tEXt", PNG_MARK))
         for band in bands:
             rows, columns = rows + band.shape[0], band.shape[1]
             before = np.concatenate([np.zeros_like(band[:, :1]), band[:, :-1]], axis=1)
@@ -733,8 +737,8 @@ def said_in_one_line(path: Path, kind: str) -> Iterator[None]:
         raise FileError(f"Cannot read {path}: permission denied.") from error
     except Image.DecompressionBombError as error:
         raise FileError(
-            f"{path} is a {kind} of more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels, which is not read: save it as "
-            "TIFF or OME-Zarr, which `ubend predict` reads block by block."
+            f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels, too many for a {kind}: save it as TIFF "
+            "or OME-Zarr, which `ubend predict` reads block by block."
         ) from error
     except UNREADABLE as error:
         raise FileError(f"Cannot read {path}: it is truncated or no {kind} ({reason_of(error)}).") from error
@@ -863,7 +867,7 @@ def check_complete(tif: tifffile.TiffFile) -> None:
     for series in tif.series:
         if any(page is None for page in series.pages):
             raise ValueError("pages that its header promises are missing")
-        if any(page.parent.filehandle.dirname != tif.filehandle.dirname for page in series.pages):
+        if any(page and page.parent.filehandle.dirname != tif.filehandle.dirname for page in series.pages):
             raise ValueError("it names a file of another folder as its own")
         if series.keyframe.compression in _BOUNDED_COMPRESSIONS and series.nbytes > _LARGEST_COMPRESSION * (end + 1000):
             raise ValueError("its header promises more pixels than a file of its length can hold")

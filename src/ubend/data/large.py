@@ -19,6 +19,7 @@ __all__ = ["LargeImage", "open_large"]
 
 _BLOCK_BYTES = 2**26
 _BLOCK_COLUMNS = 4096
+_MOST_PLANES = 1_000_000
 _CHANNEL_LETTERS = "cs"
 
 
@@ -308,6 +309,10 @@ def _image(
     zarr_format: int | None,
 ) -> LargeImage:
     letters = levels[level].letters
+    lengths = zip(letters, levels[level].shape, strict=True)
+    planes = math.prod(length for letter, length in lengths if letter not in "yx" + _CHANNEL_LETTERS)
+    if planes > _MOST_PLANES:
+        raise FileError(f"{path} has {planes} planes, more than {_MOST_PLANES}: are its axes {letters} what it says?")
     height, width = (min(regions.chunks[letters.index(letter)], levels[level].length(letter)) for letter in "yx")
     return LargeImage(path, folder, levels, level, regions.dtype, (height, width), version, zarr_format, regions)
 

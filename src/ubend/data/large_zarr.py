@@ -215,7 +215,7 @@ def open_zarr_array(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
 
 
 def _check_codecs(path: Path) -> None:
-    """Refuse chunks that are packed as Python objects before anything of them is opened: reading those could run code."""
+    """Refuse chunks that are packed as Python objects before any of them is opened: reading those could run code."""
     name = "zarr.json" if (path / "zarr.json").is_file() else ".zarray"
     if _PICKLED.search(json.dumps(_json(path / name))):
         raise FileError(

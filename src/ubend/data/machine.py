@@ -61,8 +61,8 @@ def check_fits_memory(path: Path, size: int) -> None:
     free = free_here()
     if _COPIES * size > free:
         raise FileError(
-            f"{path} takes {_COPIES * size / 1e9:.1f} GB to read whole, and {free / 1e9:.1f} GB are free: `ubend predict` "
-            "reads a TIFF or OME-Zarr of any size block by block; for all else cut it into smaller images."
+            f"{path} takes {_COPIES * size / 1e9:.1f} GB to read whole, and {free / 1e9:.1f} GB are free: `ubend "
+            "predict` reads a TIFF or OME-Zarr of any size block by block; for all else cut it into smaller images."
         )
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ubend.data.formats import check_is_file, file_stem, reason_of, text_of, write_atomically
 from ubend.errors import FileError, InputError, UbendError
-from ubend.method.outlines import Outline, fill, trace_outlines
+from ubend.method.outlines import Outline, fill
 
 if TYPE_CHECKING:
     from roifile import ImagejRoi
@@ -43,6 +43,11 @@ OUTLINE_SUFFIXES = (".zip", ".roi", ".geojson")
 logging.getLogger("roifile").addHandler(logging.NullHandler())  # or Python itself writes its words to the screen
 
 _LARGEST_COORDINATE = 60535  # beyond that ImageJ takes a coordinate for a negative one
+ZIP_MARK = b"ubend"
+"""The comment of a zip that was written here."""
+GEOJSON_START = b'{"type": "FeatureCollection", "features": [\n'
+"""So begins what is written here; other programs break their lines elsewhere."""
+
 _LARGEST_ROI = 2**26  # bytes: a hundred times what the longest outline takes
 _LARGEST_ROIS = 2**29  # of a zip, unpacked
 _IGNORED = re.compile(r"ignore\*?([-_ ]?\d+)?", re.IGNORECASE)
@@ -124,6 +129,7 @@ def write_rois(path: str | Path, outlines: Iterable[Outline], *, overwrite: bool
 
     def write(part: Path) -> None:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.comment = ZIP_MARK
             for outline in outlines:
                 name = f"{outline.id:0{digits}d}"
                 entry = zipfile.ZipInfo(f"{name}.roi")  # of 1980: the same objects give the same file
@@ -171,12 +177,12 @@ def write_geojson(
 
     def write(part: Path) -> None:
         with part.open("w", encoding="utf-8") as file:
-            file.write('{"type": "FeatureCollection", "features": [')
+            file.write(GEOJSON_START.decode())
             for k, outline in enumerate(outlines):
                 measured = {
                     name: float(f"{values[k]:.7g}") for name, values in columns.items() if values[k] == values[k]
                 }
-                file.write(("," if k else "") + "\n" + json.dumps(_feature(outline, measured), separators=(",", ":")))
+                file.write((",\n" if k else "") + json.dumps(_feature(outline, measured), separators=(",", ":")))
             file.write("\n]}\n")
 
     write_atomically(path, write, overwrite=overwrite)
@@ -413,7 +419,6 @@ def _oval(top: float, left: float, height: float, width: float) -> _Rings:
     right = np.stack([above, last, above + 1, last], axis=1).reshape(-1, 2)
     back = np.stack([above, first, above + 1, first], axis=1).reshape(-1, 2)[::-1]
     return (np.concatenate([right, back]),)
-
 
 
 # GeoJSON

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import functools
 import math
-import os
 import platform
 import threading
 import time

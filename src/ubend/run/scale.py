@@ -31,6 +31,7 @@ from ubend.data.large import LargeImage, open_large
 from ubend.data.large_results import create_labels, create_probabilities, is_our_result
 from ubend.data.large_tiff import write_large_tiff
 from ubend.data.large_zarr import is_zarr, open_zarr_array
+from ubend.data.origin import is_for_labels, was_written_here
 from ubend.data.tables import write_table
 from ubend.errors import FileError, InputError, OutOfMemory, UbendError
 from ubend.method.geometry import Span, mirror, smallest_input_for, tile_spans
@@ -562,12 +563,24 @@ class _Names:
                 raise FileError(f"{path} would be the image itself, or inside it: choose another --out")
             if path.exists() and not (overwrite or begun):
                 raise FileError(f"{path} exists already: choose another folder or say --overwrite")
-            if path.is_dir() and not is_our_result(path):
+            if path.exists() and not (is_our_result(path) if path.is_dir() else was_written_here(path)):
                 raise FileError(f"{path} is no result of ubend, and is not replaced: choose another --out")
+            if path.exists() and not begun and is_for_labels(self.out, source.parent):
+                raise FileError(
+                    f"{path} is in the folder of the labels, where nothing is replaced: choose another --out"
+                )
+        if self.unfinished.exists() and not ((self.unfinished / JOB).exists() or _is_empty(self.unfinished)):
+            raise FileError(
+                f"{self.unfinished} is no unfinished job of ubend, and is not replaced: choose another --out"
+            )
         if self.unfinished.exists() and not (resume or overwrite):
             raise FileError(
                 f"{self.unfinished} holds what a stopped job has done: --resume goes on there, --overwrite begins anew"
             )
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 @dataclass(frozen=True)
