@@ -6,19 +6,24 @@ import math
 import os
 import re
 import stat
+import warnings
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numcodecs
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest
+from zarr.codecs import BloscCodec
+from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.registry import register_codec
 from zarr.storage import LocalStore
 
 from ubend.data.formats import UNREADABLE, reason_of, said_in_one_line, text_of
@@ -33,8 +38,10 @@ _MOST_LOOKED_AT = 500  # folders, to name an image in a message
 _PLAIN_AXES = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
 _MOST_COLOURS = 4
 _DEEPEST_LEVEL = 3  # how far below its group a level may stand
+_BLOSC_HEADER = 16  # bytes; the last four are the length of all
 _NUMBERS = re.compile(r"\d+")
-_PICKLED = re.compile(r'"[^"]*pickle[^"]*"', re.IGNORECASE)
+_REFUSED_CODECS = re.compile(r'"(?:name|id)": "(?:[^"]*pickle|numcodecs\.blosc)[^"]*"', re.IGNORECASE)
+"""Those that run code, and a second name of Blosc, without the check of its length."""
 _ALWAYS_BELIEVED = 2**30  # bytes
 _LARGEST_COMPRESSION = 100_000
 """An image of which less than so many parts are stored, packed, holds nothing to segment."""
@@ -164,6 +171,46 @@ class _Files(LocalStore):
         return await super().get(key, prototype, byte_range)
 
 
+def _check_blosc(packed: Any) -> None:
+    """Raise ValueError where a Blosc frame states another length than it has: the C library would read beyond its end.
+
+    So `blosc_cbuffer_validate` of c-blosc does, which numcodecs does not call.
+    """
+    found = memoryview(packed).cast("B")
+    if len(found) < _BLOSC_HEADER or int.from_bytes(found[12:_BLOSC_HEADER], "little") != len(found):
+        raise ValueError("it is cut, or its header damaged")
+
+
+class CheckedBlosc(BloscCodec):
+    """Blosc of zarr format 3, which checks the length of what it unpacks."""
+
+    def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        _check_blosc(chunk_bytes.as_numpy_array())
+        return super()._decode_sync(chunk_bytes, chunk_spec)
+
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        _check_blosc(chunk_bytes.as_numpy_array())
+        return await super()._decode_single(chunk_bytes, chunk_spec)
+
+
+register_codec("blosc", CheckedBlosc)
+_OUR_CODECS = {"codecs.blosc": f"{CheckedBlosc.__module__}.{CheckedBlosc.__qualname__}"}
+
+
+def _checked_codecs(array: Any) -> Any:
+    """Have the codecs of an array of zarr format 2 check what they unpack."""
+    if array.metadata.zarr_format == 2:
+        for codec in (array.metadata.compressor, *(array.metadata.filters or ())):
+            if isinstance(codec, numcodecs.Blosc):
+                codec.decode = partial(_decode_checked, codec.decode)
+    return array
+
+
+def _decode_checked(decode: Callable[..., Any], packed: Any, out: Any = None) -> Any:
+    _check_blosc(packed)
+    return decode(packed, out)
+
+
 def is_zarr(path: Path) -> bool:
     """Whether a path is meant as a Zarr: a folder with its metadata, or with its ending.
 
@@ -199,8 +246,11 @@ def open_zarr_array(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
         raise FileError(f"There is no Zarr array {path}.")
     _check_codecs(path)
     try:
-        store = _Files(path, read_only=mode == "r")
-        return zarr.open_array(store, mode=mode, zarr_format=node[1]).with_config({"write_empty_chunks": True})
+        with warnings.catch_warnings(), zarr.config.set(_OUR_CODECS):
+            warnings.simplefilter("ignore")  # of what other programs wrote into the metadata
+            store = _Files(path, read_only=mode == "r")
+            array = zarr.open_array(store, mode=mode, zarr_format=node[1]).with_config({"write_empty_chunks": True})
+        return _checked_codecs(array)
     except FileError:
         raise
     except PermissionError as error:
@@ -215,13 +265,16 @@ def open_zarr_array(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
 
 
 def _check_codecs(path: Path) -> None:
-    """Refuse chunks that are packed as Python objects before any of them is opened: reading those could run code."""
+    """Refuse chunks that are packed in an unsafe way before any of them is opened."""
     name = "zarr.json" if (path / "zarr.json").is_file() else ".zarray"
-    if _PICKLED.search(json.dumps(_json(path / name))):
+    found = _REFUSED_CODECS.search(json.dumps(_json(path / name)))
+    if found and "pickle" in found[0].lower():
         raise FileError(
             f"{path} holds Python objects (pickle), and reading those could run code: it is not read. Save it with"
             " blosc, zstd or gzip."
         )
+    if found:
+        raise FileError(f"{path} is packed with numcodecs.blosc, which is not read: save it with blosc, zstd or gzip.")
 
 
 def zarr_image(path: Path) -> ZarrImage:

@@ -352,9 +352,12 @@ def _from_rois(path: Path) -> Iterator[DrawnObject]:
 
 def _from_roi(roi: "ImagejRoi", entry: str, path: Path) -> DrawnObject:
     name = roi.name or entry
+    rings = _roi_rings(roi, name, path)
+    if not all(np.isfinite(ring).all() for ring in rings):
+        raise ValueError("a corner is nowhere")
     slices = {number for number in (roi.z_position, roi.t_position) if number > 1} or {roi.z_position, roi.t_position}
     page = roi.position or (max(slices) if len(slices - {0}) == 1 else 0)
-    return DrawnObject(name, (_roi_rings(roi, name, path),), _is_ignored(name), page)
+    return DrawnObject(name, (rings,), _is_ignored(name), page)
 
 
 def _roi_rings(roi: "ImagejRoi", name: str, path: Path) -> _Rings:

@@ -236,6 +236,7 @@ def load_recipe(name: str | Path) -> Recipe:
         values = tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError, AttributeError, TypeError) as error:  # tomllib of Python 3.11 has bugs
         raise RecipeError(f"{name} is not TOML: {' '.join(str(error).split())[:120]}") from None
+    _check_integers(values, str(name))
     base = values.pop("base", "default")
     if base not in RECIPES:
         raise RecipeError(f"{name}: base is one of the shipped recipes, {' or '.join(RECIPES)}, not {base!r}")
@@ -256,6 +257,19 @@ def _content_of(path: Path) -> bytes:
     if len(content) > LARGEST_FILE:
         raise RecipeError(f"{path} is no recipe: it has more than {LARGEST_FILE} bytes")
     return content
+
+
+def _check_integers(values: dict[str, Any], where: str) -> None:
+    """Refuse integers beyond what TOML promises, which Python may not even print."""
+    left: list[Any] = [values]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict | list):
+            left.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            raise RecipeError(
+                f"{where}: numbers go up to {LARGEST_INTEGER}, and one here has {value.bit_length()} bits"
+            )
 
 
 def _states(values: dict[str, Any], table: str, key: str) -> bool:
@@ -301,8 +315,6 @@ def _checked(hint: Any, value: Any, *, where: str) -> Any:
         raise RecipeError(f"{where} is {_IN_WORDS[hint]}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{where} is a finite number, not {value}")
-    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
-        raise RecipeError(f"{where} is a number up to {LARGEST_INTEGER}, not one of {value.bit_length()} bits")
     return float(value) if hint is float else value
 
 

@@ -604,24 +604,26 @@ class _Store:
         cls, folder: Path, image: LargeImage, contract: Contract, blocks: Sequence[Block], *, probabilities: bool
     ) -> "_Store":
         """Make both arrays, or open those that are there."""
-        if (folder / "labels.zarr").exists():
-            return cls.open(folder)
         planes, shape = len(image.planes), (image.rows, image.columns)
         tile = tuple(span.stop - span.start for span in (blocks[0].rows, blocks[0].columns))
         counts_objects = contract.task.kind == "instances"
+        arrays: dict[str, dict[str, Any]] = {}
         if probabilities or counts_objects:
             maps = contract.network.classes - (0 if probabilities else 1)
-            zarr.create_array(
-                folder / "maps.zarr", shape=(planes, maps, *shape), chunks=(1, maps, *tile), dtype="float32",
-                compressors=FAST,
-            )  # fmt: skip
+            arrays["maps.zarr"] = {"shape": (planes, maps, *shape), "chunks": (1, maps, *tile), "dtype": "float32"}
         dtype = (
             np.dtype(np.uint32) if counts_objects else predict_labels(contract, np.zeros((2, 1, 1), np.float32)).dtype
         )
         chunk = tuple(min(LABELS_CHUNK, length) for length in shape) if counts_objects else tile
-        zarr.create_array(
-            folder / "labels.zarr", shape=(planes, *shape), chunks=(1, *chunk), dtype=dtype, compressors=FAST
-        )
+        arrays["labels.zarr"] = {"shape": (planes, *shape), "chunks": (1, *chunk), "dtype": dtype}
+        for name, kind in arrays.items():
+            if not (folder / name).exists():
+                zarr.create_array(folder / name, compressors=FAST, **kind)
+            found = open_zarr_array(folder / name)
+            if any(getattr(found, what) != value for what, value in kind.items()):
+                raise FileError(
+                    f"{folder / name} is damaged, so that nothing can be continued: --overwrite begins anew"
+                )
         return cls.open(folder)
 
     @classmethod
