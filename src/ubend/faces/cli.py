@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from ubend.errors import FileError, InputError, Stopped, UbendError
+from ubend.faces.terminal import escape
 
 if TYPE_CHECKING:
     from ubend.data.large import LargeImage
@@ -105,7 +105,7 @@ def run() -> None:
 
 
 def _fail(message: str, code: int = 2) -> None:
-    problems.print(f"[bold red]ubend:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
+    problems.print(f"[bold red]ubend:[/] {escape(message)}", soft_wrap=True)
     sys.exit(code)
 
 
@@ -941,6 +941,8 @@ def _check_free(paths: list[Path], *, overwrite: bool) -> None:
         existing_folder(path.parent)
         if path.exists() and not overwrite:
             raise FileError(f"{path} exists already: name another file, or say --overwrite")
+        if path.exists() and path.suffix.lower() not in (".csv", ".json", ".txt"):
+            raise FileError(f"{path} is no table and no JSON, and is not replaced: name another file")
     if len(set(paths)) < len(paths):
         raise FileError(f"{paths[0]} cannot be both the table and the JSON: name two files")
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 
 from ubend.data.findings import Case, Finding, Report
 from ubend.data.formats import Picture, read_images, write_atomically
 from ubend.errors import UbendError
+from ubend.faces.terminal import escape
 
 COLOURS = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 INKS = {"error": "#b00020", "warning": "#8a5a00", "note": "#005f73"}

@@ -5,8 +5,8 @@ import textwrap
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
+from ubend.faces.terminal import escape
 from ubend.faces.unlike import range_in_words
 from ubend.faces.words import rules_in_words
 from ubend.method.network import count_parameters
