@@ -55,7 +55,8 @@ def print_card(console: Console, contract: Contract, *, name: str) -> None:
     for title, lines in sections.items():
         console.print(f"\n[bold]{title}[/]")
         for key, value in lines.items():
-            console.print(escape(_wrapped(key.ljust(widest + 2), value, console.width)), soft_wrap=True)
+            for line in _wrapped(key.ljust(widest + 2), value, console.width).split("\n"):
+                console.print(escape(line), soft_wrap=True)
 
 
 def _wrapped(key: str, value: str, width: int) -> str:
@@ -180,9 +181,13 @@ def _quality(contract: Contract) -> dict[str, str]:
         for name, value in shown
     }
     if folds is None:
-        lines["Measured on"] = f"{count(len(contract.provenance.get('held_out', {})), 'held-out image')}, in one view"
-        if contract.task.kind == "instances":
-            lines["Measured on"] += ", before the rules for objects were chosen"
+        on = count(len(contract.provenance.get("held_out", {})), "held-out image")
+        how = "in one view"
+        if contract.provenance.get("scored") == "as it predicts":
+            how = "as the model predicts; the rules for objects were chosen on them too, which flatters a little"
+        elif contract.task.kind == "instances":
+            how = "in one view, before the rules for objects were chosen"
+        lines["Measured on"] = f"{on}, {how}"
     else:
         chosen = ", rules for objects from the other folds" if contract.task.kind == "instances" else ""
         lines["Measured on"] = (
