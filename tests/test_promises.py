@@ -509,8 +509,8 @@ run()
 def in_a_new_process(code, *arguments, folder):
     environment = os.environ | {"PYTHONPATH": str(SOURCE.parent), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(folder)}
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=environment, check=False,
-        cwd=folder,
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=environment,
+        check=False, cwd=folder,
     )  # fmt: skip
 
 
