@@ -59,6 +59,12 @@ FOLDS = {
         lambda names, seed: [names[k] for k in ((1, 5, 9, 19, 22), (0, 4, 8, 18, 21), (2, 6, 10, 20, 23))[seed]],
         lambda names: list(names[12:18]),
     ),
+    "dic_hela": Fold(
+        "binary",
+        ("IoU", "Dice", "V_Rand"),
+        lambda names, seed: list(names[seed : 20 + seed : 2]),
+        lambda names: list(names[26:42:2]),
+    ),
 }
 
 
@@ -108,6 +114,7 @@ ROWS = (
     Row("width 32", {"network": {"width": 32}}),
     Row("depth 3", {"network": {"depth": 3}}),
     Row("depth 5", {"network": {"depth": 5}}),
+    Row("depth 5, 1 tile of 384 a step", {"network": {"depth": 5}, "tiles": {"size": 384}}),
     Row("no normalisation layer", {"network": {"normalisation": "none"}}),
     Row("dropout 0.5", {"network": {"dropout": 0.5}}),
     Row("unpadded, tile of 380", {"network": {"padding": "none"}, "tiles": {"size": 380}}),

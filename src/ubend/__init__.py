@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ubend import scores as scores
+    from ubend.data.doctor import check as check
     from ubend.data.simulated import simulate as simulate
     from ubend.method.border_weight import border_weights as border_weights
     from ubend.method.elastic import deform as deform
@@ -25,6 +26,7 @@ _HOME = {
     "NetworkConfig": "ubend.method.network",
     "UNet": "ubend.method.network",
     "border_weights": "ubend.method.border_weight",
+    "check": "ubend.data.doctor",
     "deform": "ubend.method.elastic",
     "draw_elastic": "ubend.method.elastic",
     "load": "ubend.run.model",
@@ -39,6 +41,7 @@ __all__ = [
     "NetworkConfig",
     "UNet",
     "border_weights",
+    "check",
     "deform",
     "draw_elastic",
     "load",

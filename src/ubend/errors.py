@@ -16,6 +16,10 @@ Each message says what came, what is allowed, and the nearest thing that works.
 class UbendError(Exception):
     """Base of all errors raised on purpose; the command line turns it into one line and exit code 2."""
 
+    def __str__(self) -> str:
+        """Return the message, one line whatever names of files and objects it quotes."""
+        return printable(super().__str__())
+
 
 class InputError(UbendError, ValueError):
     """Raised when an argument or an array cannot be used as it is."""
@@ -53,3 +57,14 @@ class Stopped(UbendError, RuntimeError):
     def __init__(self, message: str, *, signal: int = 0) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+def printable(text: str) -> str:
+    r"""Replace what is not to be printed: ends of lines, the commands of a terminal, and bytes that are no text.
+
+    Examples
+    --------
+    >>> printable("two\nlines"), printable("\x1b[31mred")
+    ('two lines', '?[31mred')
+    """
+    return "".join(sign if sign.isprintable() else " " if sign.isspace() else "?" for sign in text)

@@ -6,6 +6,7 @@ import tracemalloc
 from io import BytesIO
 
 import cloudpickle
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
@@ -13,6 +14,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from zarr.codecs import BloscCodec
 
 from ubend.data.formats import read_images
 from ubend.data.large import open_large
@@ -470,6 +472,7 @@ def test_missing_chunks_are_counted_in_each_plane(tmp_path, version):
     array = zarr.open_array(path / "0", mode="r")
     for place in ((0, 1, 0, 0), (1, 1, 2, 2), (1, 2, 0, 1)):
         (path / "0" / array.metadata.encode_chunk_key(place)).unlink()
+    image = open_large(path)
     assert [image.missing_chunks(plane) for plane in image.planes] == [0, 2, 1]
     assert whole(image, (1,))[0, :16, :16].max() == 0
 
@@ -682,3 +685,42 @@ def test_names_of_channels(tmp_path):
     assert pickle.loads(pickle.dumps(open_large(path))).channel_names == ()
     tifffile.imwrite(tmp_path / "a.ome.tif", pixels, metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}})
     assert open_large(tmp_path / "a.ome.tif").channel_names == ("DAPI", "GFP")
+
+
+# hostile files
+
+
+def test_a_blosc_chunk_that_says_another_length_is_refused_before_it_is_unpacked(tmp_path):
+    """The C library would read beyond the end of it."""
+    for zarr_format, codec in ((2, numcodecs.Blosc("zstd")), (3, BloscCodec(cname="zstd"))):
+        for shards in (None, (20, 20)) if zarr_format == 3 else (None,):
+            path = tmp_path / f"{zarr_format}{bool(shards)}.zarr"
+            zarr.create_array(
+                path, data=np.arange(400, dtype=np.uint8).reshape(20, 20) % 7, chunks=(10, 10), shards=shards,
+                compressors=codec, zarr_format=zarr_format,
+            )  # fmt: skip
+            whole = open_large(path).read((), slice(None), slice(None))
+            assert (whole[0] == np.arange(400).reshape(20, 20) % 256 % 7).all()
+            chunk = next(one for one in (path / "c" / "0" / "0", path / "0.0") if one.is_file())
+            content = bytearray(chunk.read_bytes())
+            at = content.index(b"\x02\x01") + 12
+            content[at : at + 4] = (10**9).to_bytes(4, "little")
+            chunk.write_bytes(content)
+            with pytest.raises(FileError, match=r"is damaged \(it is cut, or its header damaged\)"):
+                open_large(path).read((), slice(None), slice(None))
+
+
+def test_an_image_of_parts_in_another_folder_is_refused(tmp_path):
+    (tmp_path / "here").mkdir()
+    tifffile.imwrite(tmp_path / "other.tif", np.ones((5, 6), np.uint8))
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1"><Image ID="Image:0">'
+        '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="6" SizeY="5" SizeC="1" SizeZ="2" SizeT="1">'
+        '<TiffData FirstZ="0" IFD="0" PlaneCount="1"><UUID FileName="a.ome.tif">urn:uuid:1</UUID></TiffData>'
+        '<TiffData FirstZ="1" IFD="0" PlaneCount="1"><UUID FileName="../other.tif">urn:uuid:2</UUID></TiffData>'
+        "</Pixels></Image></OME>"
+    )
+    tifffile.imwrite(tmp_path / "here" / "a.ome.tif", np.zeros((5, 6), np.uint8), description=xml, metadata=None)
+    for read in (open_large, read_images):
+        with pytest.raises(FileError, match="it names a file of another folder as its own"):
+            read(tmp_path / "here" / "a.ome.tif")

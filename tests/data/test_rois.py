@@ -312,5 +312,5 @@ def test_geojson_of_other_things(tmp_path, content, message):
 
 
 def test_a_file_that_is_missing(tmp_path):
-    with pytest.raises(FileError, match=r"Cannot read .*No such file"):
+    with pytest.raises(FileError, match=r"There is no file .*a.geojson"):
         read_drawn(tmp_path / "a.geojson")

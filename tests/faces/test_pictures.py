@@ -5,7 +5,7 @@ from ubend.data.annotated import Task
 from ubend.data.formats import read_images
 from ubend.errors import FileError
 from ubend.faces import pictures
-from ubend.faces.pictures import CLASS_COLOURS, displayed, outlined, overlay, save_comparison
+from ubend.faces.pictures import CLASS_COLOURS, compared, displayed, heat, outlined, overlay, save_comparison
 
 CELLS = Task("instances", (), None)
 BINARY = Task("binary", (0, 255), None)
@@ -111,3 +111,44 @@ def test_bands_do_not_show(monkeypatch):
     monkeypatch.setattr(pictures, "_PIXELS_AT_ONCE", 5000)
     assert (drawn(image, labels) == whole).all()
     assert len(list(outlined(image, labels))) > 50
+
+
+def test_truth_and_result_are_compared_object_by_object():
+    truth, result = np.zeros((600, 600), np.int32), np.zeros((600, 600), np.uint8)
+    truth[50:100, 50:100], truth[200:250, 200:250] = 4, 9
+    result[52:100, 50:100], result[400:450, 400:450] = 1, 2
+    shown = compared(np.zeros((600, 600), np.uint8), truth, result, CELLS)
+    assert (shown.missed, shown.invented) == (1, 1)
+    assert tuple(shown.truth[50, 75]) == pictures.TRUTH
+    assert tuple(shown.result[52, 75]) == pictures.RESULT
+    filled = [tuple(int(0.45 * part) for part in colour) for colour in (pictures.MISSED, pictures.INVENTED)]
+    assert tuple(shown.truth[225, 225]) == filled[0]
+    assert tuple(shown.result[425, 425]) == filled[1]
+    for picture in (shown.truth, shown.result):
+        assert not picture[75, 75].any()  # found: an outline only
+        assert not picture[300].any()
+
+
+def test_of_foreground_the_pixels_are_compared():
+    truth, result = np.array([[0, 255, 255, -1]]), np.array([[255, 255, 0, 255]])
+    shown = compared(np.zeros((1, 4), np.uint8), truth, result, BINARY)
+    assert (shown.missed, shown.invented) == (1, 1)
+
+
+def test_wrong_classes_are_hatched():
+    truth, result = np.zeros((60, 60), int), np.zeros((60, 60), int)
+    result[:, 30:] = 2
+    truth[:, :5] = 255
+    shown = compared(np.full((60, 60), 9, np.uint8), truth, result, CLASSES)
+    assert shown.missed == 60 * 30
+    half = shown.result.shape[1] // 2
+    assert len(np.unique(shown.result[:, :half].reshape(-1, 3), axis=0)) == 1
+    assert {(0, 0, 0), (255, 255, 255)} < set(map(tuple, shown.result[:, half:].reshape(-1, 3).tolist()))
+
+
+def test_values_glow_on_the_image():
+    values = np.zeros((300, 300), np.float32)
+    values[100:200, 100:200] = 0.5
+    shown = heat(np.full((300, 300), 7), values, highest=0.5)
+    assert shown[150, 150].max() > 200
+    assert (shown[5, 5] == 0).all()

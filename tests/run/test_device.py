@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from ubend.data import machine
 from ubend.errors import InputError
 from ubend.run import device
 from ubend.run.device import (
@@ -77,8 +78,8 @@ def test_memory_of_this_machine():
 
 def test_memory_of_a_container(tmp_path, monkeypatch):
     """What files take in the cache is free; a container without limit has what the machine has."""
-    monkeypatch.setattr(device, "CONTAINER", tmp_path)
-    monkeypatch.setattr(device, "_available_bytes", lambda: 10_000)
+    monkeypatch.setattr(machine, "CONTAINER", tmp_path)
+    monkeypatch.setattr(machine, "_available_bytes", lambda: 10_000)
 
     def say(folder, limit, used, **files):
         folder.mkdir(exist_ok=True)

@@ -107,17 +107,51 @@ def test_a_stack_page_by_page(tmp_path, out, model, discs):
         assert (read_labels(out / f"film_000{page}.tif")[0].pixels == model.segment(discs[0][page])).all()
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_results_that_are_there(images, out, model, overwrite, monkeypatch):
+def test_results_that_are_there(images, out, model):
     out.mkdir(parents=True)
-    (out / "disc 1.tif").write_text("mine")
-    if overwrite:
-        predict_folder(model, images, out, overwrite=True)
-        assert read_labels(out / "disc 1.tif")[0].pixels.shape == (80, 96)
-        return
+    write_labels(out / "disc 1.tif", np.ones((2, 2), int))
+    before = contents(out)
     with pytest.raises(FileError, match=r"disc 1\.tif exists already: give --out another folder, or say --overwrite"):
         predict_folder(model, images, out)
-    assert contents(out) == {"disc 1.tif": b"mine"}
+    assert contents(out) == before
+    predict_folder(model, images, out, overwrite=True)
+    assert read_labels(out / "disc 1.tif")[0].pixels.shape == (80, 96)
+
+
+def saved_by_another_program(path):
+    tifffile.imwrite(path, tifffile.imread(path), software="ImageJ")
+
+
+def test_what_another_program_wrote_is_not_replaced(images, out, model):
+    predict_folder(model, images, out)
+    saved_by_another_program(out / "disc 1.tif")  # corrected by hand
+    before = contents(out)
+    with pytest.raises(FileError, match=r"disc 1\.tif was not written by ubend, or changed since: it is not replaced"):
+        predict_folder(model, images, out, overwrite=True)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("place", ["masks", "images/masks", "GT"])
+def test_the_labels_of_the_images_are_not_replaced(tmp_path, model, discs, place):
+    """Not even those that ubend wrote: they may have been checked, and this is where `ubend train` looks for them."""
+    for folder, arrays in (("images", discs[0]), (place, discs[1])):
+        (tmp_path / folder).mkdir()
+        write_labels(tmp_path / folder / "a.tif", arrays[0])
+    (tmp_path / "link").symlink_to(tmp_path / place)
+    before = contents(tmp_path / place)
+    for out in (tmp_path / place, tmp_path / "link", tmp_path / "images" / ".." / place):
+        with pytest.raises(FileError, match="in the folder of their labels nothing is replaced"):
+            predict_folder(model, tmp_path / "images", out, overwrite=True)
+    assert contents(tmp_path / place) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_link_that_leads_nowhere_is_not_replaced(images, out, model, overwrite):
+    out.mkdir(parents=True)
+    (out / "disc 1.tif").symlink_to("to be mounted")
+    with pytest.raises(FileError, match=r"disc 1\.tif"):
+        predict_folder(model, images, out, overwrite=overwrite)
+    assert (out / "disc 1.tif").is_symlink()
 
 
 def test_probabilities_that_are_there(images, out, model):
@@ -558,10 +592,15 @@ def test_tables_and_outlines_that_are_there(images, out, instance_model, name):
     extras = Extras(rois=True, geojson=True, paint=outlined)
     with pytest.raises(FileError, match="exists already: give --out another folder, or say --overwrite"):
         predict_folder(instance_model, images, out, extras=extras)
+    with pytest.raises(FileError, match="was not written by ubend"):
+        predict_folder(instance_model, images, out, extras=extras, overwrite=True)
     assert contents(out) == {name: b"mine"}
+    (out / name).unlink()
+    predict_folder(instance_model, images, out, extras=extras)
+    before = contents(out)
     predict_folder(instance_model, images, out, extras=extras, overwrite=True)
     assert len(names(out)) == 11
-    assert (out / name).read_bytes() != b"mine"
+    assert contents(out) == before
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

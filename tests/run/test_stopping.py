@@ -20,12 +20,13 @@ def test_a_signal_stops_at_once(number):
     assert signal.getsignal(number) is before
 
 
-def test_a_deferred_signal_is_remembered_and_a_second_one_stops():
+def test_a_deferred_signal_is_remembered_and_a_second_ctrl_c_stops():
     with Signals() as signals, signals.deferring():
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.asked == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Stopped):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_in_a_thread_nothing_is_caught():

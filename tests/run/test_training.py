@@ -411,3 +411,12 @@ def test_an_image_that_is_trained_on_is_not_held_out_under_another_name(discs, t
     assert any(
         "image 0 and image 2 and image 3 are the same image" in words for words in watch.plan[0].provenance["plan"]
     )
+
+
+def test_batches_made_in_advance_change_nothing(discs, tiny, monkeypatch):
+    made = []
+    for ahead in (0, 1, 5):
+        monkeypatch.setattr(training, "_ahead", lambda _device, ahead=ahead: ahead)
+        made.append(train(*discs, recipe=tiny, steps=6, device="cpu", seed=2))
+    assert same(made[0], made[1])
+    assert same(made[0], made[2])

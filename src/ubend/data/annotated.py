@@ -171,6 +171,31 @@ class Task:
     ignore_label: int | None
 
 
+@dataclass(frozen=True)
+class Search:
+    """What a folder holds.
+
+    Attributes
+    ----------
+    pairs : tuple of Pair
+        In the order of the images.
+    lone_images, lone_labels : tuple of Path
+        What has no counterpart.
+
+    Examples
+    --------
+    >>> Search((), (Path("a.tif"),), ()).lone_images[0].name
+    'a.tif'
+    """
+
+    pairs: tuple[Pair, ...]
+    lone_images: tuple[Path, ...]
+    lone_labels: tuple[Path, ...]
+
+
+Complain = Callable[[Sequence[Path], str], None]
+
+
 def find_pairs(folder: str | Path, *, labels: str | None = None) -> list[Pair]:
     """Find the images of a folder that have labels, and the labels.
 
@@ -202,15 +227,55 @@ def find_pairs(folder: str | Path, *, labels: str | None = None) -> list[Pair]:
     ...     [(pair.name, pair.labels.name) for pair in find_pairs(folder)]
     [('a', 'a_mask.png')]
     """
+    found = search_pairs(folder, labels=labels, complain=_refuse)
+    _check_none_alone(found, Path(folder))
+    return list(found.pairs)
+
+
+def search_pairs(folder: str | Path, *, labels: str | None = None, complain: Complain) -> Search:
+    """Find pairs like `find_pairs`, and go on where single files do not fit.
+
+    Parameters
+    ----------
+    folder : str or Path
+    labels : str, optional
+        As for `find_pairs`.
+    complain : callable
+        Gets the files of which it is not clear which to take, and what `find_pairs` would have raised.
+
+    Returns
+    -------
+    Search
+
+    Raises
+    ------
+    FileError
+        If there is nothing to find, or no telling which folder is meant.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ubend.data.formats import write_labels
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("a.png", "a_mask.png", "b.png"):
+    ...         write_labels(Path(folder) / name, np.eye(2, dtype=int))
+    ...     found = search_pairs(folder, complain=lambda files, message: None)
+    >>> [pair.name for pair in found.pairs], [path.name for path in found.lone_images]
+    (['a'], ['b.png'])
+    """
     root = existing_folder(folder)
     inside = {path.name.casefold(): path for path in _folders_with_files(root)}
     if {"imagestr", "labelstr"} <= set(inside) and (labels or "labelstr").casefold() == "labelstr":
-        return _paired(_channels_together(inside["imagestr"]), image_files(inside["labelstr"]), root)
+        return _paired(_channels_together(inside["imagestr"], complain), image_files(inside["labelstr"]), complain)
     label_folder = _label_folder(root, inside, labels)
     if label_folder is not None:
         label_files = [*_without_outputs(image_files(label_folder)), *_drawn_files(label_folder)]
-        return _paired(_one_file_each(_image_folder(root, inside)), label_files, root)
-    return _paired(*_flat(root, inside, labels), root)
+        return _paired(_by_stem(image_files(_image_folder(root, inside)), complain), label_files, complain)
+    return _paired(*_flat(root, inside, labels, complain), complain)
+
+
+def _refuse(files: Sequence[Path], message: str) -> None:
+    raise FileError(message)
 
 
 def bare_stem(stem: str) -> str:
@@ -268,9 +333,9 @@ def read_pairs(pairs: Iterable[Pair]) -> list[Annotated]:
     found: list[Annotated] = []
     drawn = 0
     for pair in pairs:
-        annotated = _read_pair(pair, drawn + 1)
+        annotated = read_pair(pair, drawn + 1)
         found += annotated
-        if _is_drawn(pair.labels):
+        if is_drawn(pair.labels):
             drawn = max(drawn, *(int(one.labels.max()) for one in annotated))
     return found
 
@@ -317,17 +382,51 @@ def infer_task(labels: Sequence[ArrayLike], *, kind: Kind | None = None, ignore:
     >>> infer_task([np.array([[1, 0, 2]]), np.array([[1, 0, 0, 2, 0, 3]])]).kind
     'instances'
     """
-    if kind is not None and kind not in get_args(Kind):
-        raise InputError(f"The kind of labels is one of {', '.join(get_args(Kind))}; got {kind!r}.")
+    check_kind(kind)
     images = [_checked(image) for image in labels]
     seen = [np.unique(image) for image in images]
+    return task_of_values(seen, lambda ignore: _share_in_one_piece(images, ignore), kind=kind, ignore=ignore)
+
+
+def task_of_values(
+    seen: Sequence[NDArray[np.integer[Any]]],
+    share_in_one_piece: Callable[[int | None], float],
+    *,
+    kind: Kind | None = None,
+    ignore: int | None = None,
+) -> Task:
+    """See what there is to learn, as `infer_task` does, without the label images at hand.
+
+    Parameters
+    ----------
+    seen : sequence of array of int
+        The values of each label image, each once.
+    share_in_one_piece : callable
+        Gets the value of unlabelled pixels; returns the share of values that are one connected piece in their image.
+    kind, ignore
+        As for `infer_task`.
+
+    Returns
+    -------
+    Task
+
+    Raises
+    ------
+    InputError
+        If there is nothing labelled, or if `kind` cannot be.
+
+    Examples
+    --------
+    >>> task_of_values([np.array([0, 1, 2]), np.array([0, 1, 2, 3])], lambda ignore: 1.0).kind
+    'instances'
+    """
     if ignore is None and _has_lone_255(seen):
         ignore = _UNLABELLED
     known = [frozenset(int(value) for value in values if value >= 0 and value != ignore) for values in seen]
     values = tuple(sorted(frozenset().union(*known)))
     if not values:
-        raise InputError(f"No pixel of the {len(images)} label images is labelled: there is nothing to learn from.")
-    kind = kind or _guess(images, known, values, ignore)
+        raise InputError(f"No pixel of the {len(seen)} label images is labelled: there is nothing to learn from.")
+    kind = kind or _guess(share_in_one_piece, known, values, ignore)
     return Task(kind, _class_values(kind, values), ignore)
 
 
@@ -430,7 +529,8 @@ def _drawn_files(folder: Path) -> list[Path]:
     )
 
 
-def _is_drawn(path: Path) -> bool:
+def is_drawn(path: Path) -> bool:
+    """Whether labels are outlines of objects and no image."""
     return path.suffix.lower() in OUTLINE_SUFFIXES
 
 
@@ -456,7 +556,9 @@ def _image_folder(root: Path, inside: dict[str, Path]) -> Path:
     return found[0] if found else root
 
 
-def _flat(root: Path, inside: dict[str, Path], labels: str | None) -> tuple[dict[str, _Files], list[Path]]:
+def _flat(
+    root: Path, inside: dict[str, Path], labels: str | None, complain: Complain
+) -> tuple[dict[str, _Files], list[Path]]:
     """Tell the labels of one folder from its images by their names."""
     files = [path for path in image_files(root) if _without(_OUTPUT_WORDS, file_stem(path)) is None]
     tagged = {path for path in files if _without(_LABEL_WORDS, file_stem(path)) is not None}
@@ -468,39 +570,35 @@ def _flat(root: Path, inside: dict[str, Path], labels: str | None) -> tuple[dict
     images = [path for path in files if path not in tagged | chosen]
     if not chosen or not (images or tagged - chosen):
         raise FileError(_nothing_found(root, inside, labels))
-    return _by_stem(images), [path for path in (*files, *drawn) if path in chosen]
+    return _by_stem(images, complain), [path for path in (*files, *drawn) if path in chosen]
 
 
-def _one_file_each(folder: Path) -> dict[str, _Files]:
-    return _by_stem(image_files(folder))
-
-
-def _by_stem(files: Sequence[Path]) -> dict[str, _Files]:
+def _by_stem(files: Sequence[Path], complain: Complain) -> dict[str, _Files]:
     images: dict[str, _Files] = {}
     for path in files:
-        stem = file_stem(path)
-        if stem in images:
-            raise FileError(
-                f"{images[stem][0]} and {path.name} have one name: which is the image? Keep one of them there."
+        other = images.setdefault(file_stem(path), (path,))[0]
+        if other != path:
+            complain(
+                (other, path), f"{other} and {path.name} have one name: which is the image? Keep one of them there."
             )
-        images[stem] = (path,)
     return images
 
 
-def _channels_together(folder: Path) -> dict[str, _Files]:
+def _channels_together(folder: Path, complain: Complain) -> dict[str, _Files]:
     """Collect case_0000, case_0001, … of nnU-Net as the channels of one image."""
     cases: dict[str, dict[str, Path]] = {}
     for path in image_files(folder):
         match = _CHANNEL.fullmatch(file_stem(path))
         case, channel = (match["case"], match["channel"]) if match else (file_stem(path), "0000")
-        if channel in cases.setdefault(case, {}):
-            raise FileError(f"{cases[case][channel]} and {path.name} are both channel {channel} of {case}: keep one.")
-        cases[case][channel] = path
+        other = cases.setdefault(case, {}).setdefault(channel, path)
+        if other != path:
+            complain((other, path), f"{other} and {path.name} are both channel {channel} of {case}: keep one.")
     most_common = Counter(tuple(channels) for channels in cases.values()).most_common(1)[0][0]
     for case, channels in cases.items():
         if tuple(channels) != most_common:
-            raise FileError(
-                f"{folder / case} has the channels {_some(channels)}, other images have {_some(most_common)}."
+            complain(
+                tuple(channels.values()),
+                f"{folder / case} has the channels {_some(channels)}, other images have {_some(most_common)}.",
             )
     return {case: tuple(channels.values()) for case, channels in cases.items()}
 
@@ -517,7 +615,7 @@ def _without(words: Sequence[str], stem: str) -> str | None:
 # Pairs
 
 
-def _paired(images: dict[str, _Files], labels: list[Path], root: Path) -> list[Pair]:
+def _paired(images: dict[str, _Files], labels: list[Path], complain: Complain) -> Search:
     """Pair by equal stems first, then by what is left of the stems without the words for labels and images.
 
     Outlines and arrays are for images that no label image fits.
@@ -527,7 +625,7 @@ def _paired(images: dict[str, _Files], labels: list[Path], root: Path) -> list[P
         return _without(_IMAGE_WORDS, stem)
 
     def label_core(path: Path) -> str | None:
-        return _without(_DRAWN_WORDS if _is_drawn(path) else _LABEL_WORDS, file_stem(path))
+        return _without(_DRAWN_WORDS if is_drawn(path) else _LABEL_WORDS, file_stem(path))
 
     def single_image(path: Path) -> str | None:
         return next(iter(images)) if len(images) == 1 and path.stem.casefold() == _ROI_SET else None
@@ -546,33 +644,37 @@ def _paired(images: dict[str, _Files], labels: list[Path], root: Path) -> list[P
         open_labels = [path for path in group if path not in taken.values()]
         by_key = {key: path for path in open_labels if (key := label_key(path)) is not None}
         open_images = {stem: key for stem in images if stem not in taken and (key := image_key(stem)) in by_key}
-        _check_unique(open_labels, label_key, set(open_images.values()))
+        _check_unique(open_labels, label_key, set(open_images.values()), complain)
         taken |= {stem: by_key[key] for stem, key in open_images.items() if key is not None}
         if len(taken) == len(images):
             labels = [path for path in labels if path in label_images or path in taken.values()]
             break
-    _check_none_alone(images, labels, taken, root)
-    return [Pair(stem, files, taken[stem]) for stem, files in images.items()]
+    return Search(
+        tuple(Pair(stem, files, taken[stem]) for stem, files in images.items() if stem in taken),
+        tuple(files[0] for stem, files in images.items() if stem not in taken),
+        tuple(path for path in labels if path not in taken.values()),
+    )
 
 
-def _check_unique(labels: Iterable[Path], key: Callable[[Path], str | None], wanted: set[str | None]) -> None:
+def _check_unique(
+    labels: Iterable[Path], key: Callable[[Path], str | None], wanted: set[str | None], complain: Complain
+) -> None:
     for name, group in itertools.groupby(sorted(labels, key=lambda path: key(path) or ""), key=key):
-        same = [path.name for path in group]
+        same = list(group)
         if name in wanted and len(same) > 1:
-            raise FileError(
-                f"{_some(same)} all fit the image {name}: keep one of them there, or say which word marks the labels, "
-                "for example labels='mask'."
+            complain(
+                same,
+                f"{_some([path.name for path in same])} all fit the image {name}: keep one of them there, or say which "
+                "word marks the labels, for example labels='mask'.",
             )
 
 
-def _check_none_alone(images: dict[str, _Files], labels: list[Path], taken: dict[str, Path], root: Path) -> None:
-    lone_images = [files[0] for stem, files in images.items() if stem not in taken]
-    lone_labels = [path for path in labels if path not in taken.values()]
+def _check_none_alone(found: Search, root: Path) -> None:
     parts = []
-    if lone_images:
-        parts.append(f"{_count(lone_images, 'image')} without labels ({_names(lone_images, root)})")
-    if lone_labels:
-        parts.append(f"{_count(lone_labels, 'label file')} without an image ({_names(lone_labels, root)})")
+    if found.lone_images:
+        parts.append(f"{_count(found.lone_images, 'image')} without labels ({_names(found.lone_images, root)})")
+    if found.lone_labels:
+        parts.append(f"{_count(found.lone_labels, 'label file')} without an image ({_names(found.lone_labels, root)})")
     if parts:
         raise FileError(
             f"{root} holds {' and '.join(parts)}: labels have the image's name, or that with a word such as _mask, "
@@ -626,10 +728,11 @@ def _count(things: Sequence[object], name: str) -> str:
 # Reading
 
 
-def _read_pair(pair: Pair, first: int) -> list[Annotated]:
+def read_pair(pair: Pair, first: int = 1) -> list[Annotated]:
+    """Read one pair like `read_pairs`; objects that were drawn as outlines are numbered from `first` on."""
     channels = [read_images(path) for path in pair.images]
     names, classes = _names_of_nnunet(pair)
-    labels = _read_drawn(pair.labels, channels[0], first) if _is_drawn(pair.labels) else read_labels(pair.labels)
+    labels = _read_drawn(pair.labels, channels[0], first) if is_drawn(pair.labels) else read_labels(pair.labels)
     for path, pages in zip(pair.images, channels, strict=True):
         if len(pages) != len(labels):
             raise FileError(
@@ -707,6 +810,12 @@ def _as_int32(pixels: NDArray[Any], path: Path) -> NDArray[np.int32]:
 # Task
 
 
+def check_kind(kind: str | None) -> None:
+    """Raise InputError unless this is a kind of labels, or None for unknown."""
+    if kind is not None and kind not in get_args(Kind):
+        raise InputError(f"The kind of labels is one of {', '.join(get_args(Kind))}; got {kind!r}.")
+
+
 def _checked(labels: ArrayLike) -> NDArray[np.integer[Any]]:
     array = np.asarray(labels)
     if array.dtype == np.bool_:
@@ -725,7 +834,7 @@ def _has_lone_255(seen: Sequence[NDArray[np.integer[Any]]]) -> bool:
 
 
 def _guess(
-    images: Sequence[NDArray[np.integer[Any]]],
+    share_in_one_piece: Callable[[int | None], float],
     known: Sequence[frozenset[int]],
     values: tuple[int, ...],
     ignore: int | None,
@@ -737,7 +846,7 @@ def _guess(
     if len(known) > 1 and len(set(known)) == 1 and len(set(values) - {0}) <= _MOST_REGIONS:
         return "classes"
     enough = 0.5 if len(values) > _MANY_CLASSES else 0.8
-    return "instances" if _share_in_one_piece(images, ignore) >= enough else "classes"
+    return "instances" if share_in_one_piece(ignore) >= enough else "classes"
 
 
 def _share_in_one_piece(

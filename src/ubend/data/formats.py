@@ -12,11 +12,13 @@ import os
 import re
 import struct
 import tempfile
+import threading
+import tokenize
 import uuid
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -28,15 +30,18 @@ import tifffile
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
+from ubend.data.machine import check_fits_memory
 from ubend.errors import FileError, InputError, UbendError
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "Header",
     "Picture",
     "existing_folder",
     "file_stem",
     "image_files",
     "is_disk_full",
+    "read_header",
     "read_images",
     "read_labels",
     "read_probabilities",
@@ -65,10 +70,14 @@ UNREADABLE = (
 )
 """What tifffile and Pillow raise on damaged files, found by cutting and flipping the bytes of good ones."""
 
+PNG_MARK = b"Software\0ubend"
+"""What a picture says of who wrote it (section 11.3.3.1 of the specification)."""
+
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG_START = b"\xff\xd8"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _FIRST_PRIVATE_TAG = 32768
+_EXIF_ORIENTATION = 0x0112
 _DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _TAG_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes; others are 1
 
@@ -77,6 +86,12 @@ _BOUNDED_COMPRESSIONS = frozenset(
 )  # none, LZW, deflate, PackBits, deflate as it was first numbered
 _LARGEST_COMPRESSION = 3000
 """Deflate makes 1032 equal bytes one, LZW some 2700: a header that promises more is damaged."""
+
+_LARGEST_TEXT = 2**30  # bytes
+_MOST_PIXELS_A_BYTE = 10_000
+"""PNG makes 8 × 1032 pixels of one bit each a byte, JPEG and BMP fewer."""
+_BYTES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "LA": 2}
+_LIBRARY_SPEAKS = threading.Lock()
 
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
@@ -92,6 +107,33 @@ MICROMETRES = {
 _RESOLUTION_UNITS = {2: 25400.0, 3: 10000.0}  # TIFF 6.0, tag 296: inch, centimetre
 _LARGEST_FROM_PRINT_UNITS = 20.0
 """Micrometres: 72, 96, 300 or 1200 dots per inch are what a printer gets, not what a microscope saw."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself beside its pixels.
+
+    Attributes
+    ----------
+    orientation : int
+        How to turn what is stored, 1 to 8 as in EXIF and TIFF; 1 is not at all.
+    is_palette : bool
+        Whether the pixels are numbers of colours.
+    axes : str
+        Of the first image of a TIFF, as tifffile names them; empty for other files.
+    is_jpeg : bool
+        Whether the pixels went through JPEG in a file of that kind.
+
+    Examples
+    --------
+    >>> Header(orientation=6, is_palette=False, axes="", is_jpeg=True).orientation
+    6
+    """
+
+    orientation: int
+    is_palette: bool
+    axes: str
+    is_jpeg: bool
 
 
 @dataclass(frozen=True)
@@ -196,6 +238,46 @@ def read_labels(path: str | Path) -> list[Picture]:
             f"{path} is a JPEG, which changes label values: it holds more than two. Save the labels as TIFF or PNG."
         )
     return _named(path, pages)
+
+
+def read_header(path: str | Path) -> Header:
+    """Read what a file says about itself, without its pixels.
+
+    Parameters
+    ----------
+    path : str or Path
+        As for `read_images`.
+
+    Returns
+    -------
+    Header
+
+    Raises
+    ------
+    FileError
+        As for `read_images`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(Path(folder) / "a.tif", np.eye(2, dtype=int))
+    ...     read_header(Path(folder) / "a.tif").axes
+    'YX'
+    """
+    path = Path(path)
+    check_is_file(path)
+    with said_in_one_line(path, _KINDS.get(path.suffix.lower(), "TIFF, PNG, JPEG or BMP")):
+        start = _start(path)
+        if start.startswith(TIFF_STARTS):
+            with tifffile.TiffFile(path) as tif:
+                series = tif.series[0]
+                orientation = int(series.keyframe.tags.valueof("Orientation", default=1))
+                is_palette = series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE
+                return Header(orientation, is_palette, str(series.axes), is_jpeg=False)
+        with _silent(), Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
+            orientation = int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+            return Header(orientation, picture.mode == "P", "", start.startswith(_JPEG_START))
 
 
 def read_probabilities(path: str | Path) -> NDArray[np.float32]:
@@ -567,7 +649,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise FileError where a file may not be written because there is one, or a folder, of that name."""
     if path.is_dir():
         raise FileError(f"Cannot write {path}: it is a folder.")
-    if path.exists() and not overwrite:
+    if (path.exists() or path.is_symlink()) and not overwrite:
         raise FileError(f"{path} exists already; say overwrite to replace it, or choose another name.")
 
 
@@ -615,6 +697,7 @@ def _write_png_bands(path: Path, bands: Iterable[NDArray[np.uint8]]) -> None:
         file.write(_PNG_START)
         header_at = file.tell()
         file.write(_png_chunk(b"IHDR", bytes(13)))
+        file.write(_png_chunk(b"tEXt", PNG_MARK))
         for band in bands:
             rows, columns = rows + band.shape[0], band.shape[1]
             before = np.concatenate([np.zeros_like(band[:, :1]), band[:, :-1]], axis=1)
@@ -685,6 +768,20 @@ def _silent() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def libtiff_silent() -> Iterator[None]:
+    """Keep what the libtiff inside Pillow says of damaged files, past Python, off the screen."""
+    with _LIBRARY_SPEAKS, _silent(), ExitStack() as stack:
+        with suppress(OSError):  # no screen at all
+            screen = os.dup(2)
+            stack.callback(os.close, screen)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, nowhere)
+            os.dup2(nowhere, 2)
+            stack.callback(os.dup2, screen, 2)
+        yield
+
+
 def _start(path: Path) -> bytes:
     with path.open("rb") as handle:
         return handle.read(32)
@@ -711,6 +808,11 @@ def said_in_one_line(path: Path, kind: str) -> Iterator[None]:
         raise
     except PermissionError as error:
         raise FileError(f"Cannot read {path}: permission denied.") from error
+    except Image.DecompressionBombError as error:
+        raise FileError(
+            f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels, too many for a {kind}: save it as TIFF "
+            "or OME-Zarr, which `ubend predict` reads block by block."
+        ) from error
     except UNREADABLE as error:
         raise FileError(f"Cannot read {path}: it is truncated or no {kind} ({reason_of(error)}).") from error
 
@@ -727,27 +829,39 @@ def reason_of(error: BaseException) -> str:
 
 
 def check_is_file(path: Path) -> None:
-    """Raise FileError unless there is such a file."""
+    """Raise FileError unless there is such a file: a pipe or a device may never end."""
     if path.is_dir():
         raise FileError(f"{path} is a folder; name one image file in it.")
     if not path.exists():
         raise FileError(f"There is no file {path}{nearest_name(path)}.")
+    if not path.is_file():
+        raise FileError(f"{path} is a pipe or a device; name a file.")
+
+
+def text_of(path: Path) -> str:
+    """Read a file of text as UTF-8; raise FileError where it is a pipe or a device, or larger than any such file is."""
+    check_is_file(path)
+    size = path.stat().st_size
+    if size > _LARGEST_TEXT:
+        raise FileError(f"Cannot read {path}: it has {size} bytes, more than any file of its kind.")
+    return path.read_text(encoding="utf-8")
 
 
 def _array_pages(path: Path) -> list[_Page]:
     """Read a .npy of label images; never one that holds Python objects."""
     check_is_file(path)
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, a file must be as long as its header says
     except PermissionError as error:
         raise FileError(f"Cannot read {path}: permission denied.") from error
-    except UNREADABLE as error:
-        if "allow_pickle" in str(error):  # what NumPy says of Python objects
+    except (*UNREADABLE, tokenize.TokenError) as error:
+        if "allow_pickle" in str(error) or "Python objects" in str(error):  # what NumPy says of Python objects
             raise FileError(_why_no_objects(path)) from error
         raise FileError(f"Cannot read {path}: it is truncated or no array of NumPy ({reason_of(error)}).") from error
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or array.size == 0:
         raise FileError(f"{path} holds no label image: it is an array with the axes (rows, columns), or several such.")
-    return [(page, None, ()) for page in (array if array.ndim == 3 else array[None])]
+    check_fits_memory(path, array.nbytes)
+    return [(page, None, ()) for page in np.array(array if array.ndim == 3 else array[None])]
 
 
 def _why_no_objects(path: Path) -> str:
@@ -803,6 +917,7 @@ def _tiff_pages(path: Path) -> list[_Page]:
         check_complete(tif)
         series = list(enumerate(tif.series))
         full = [(k, one) for k, one in series if not one.keyframe.is_reduced] or series  # without thumbnails
+        check_fits_memory(path, sum(one.nbytes for _, one in full))
         return [page for k, one in full for page in _series_pages(path, tif, one, k)]
 
 
@@ -826,6 +941,8 @@ def check_complete(tif: tifffile.TiffFile) -> None:
     for series in tif.series:
         if any(page is None for page in series.pages):
             raise ValueError("pages that its header promises are missing")
+        if any(page and page.parent.filehandle.dirname != tif.filehandle.dirname for page in series.pages):
+            raise ValueError("it names a file of another folder as its own")
         if series.keyframe.compression in _BOUNDED_COMPRESSIONS and series.nbytes > _LARGEST_COMPRESSION * (end + 1000):
             raise ValueError("its header promises more pixels than a file of its length can hold")
         if series.dataoffset is not None and series.dataoffset + series.nbytes > end:
@@ -847,6 +964,8 @@ def _page_offsets(tif: tifffile.TiffFile) -> Iterator[int]:
         seen.add(offset)
         yield offset
         length = number(offset, layout.tagnoformat, layout.tagnosize) * layout.tagsize
+        if length > handle.size:
+            raise ValueError("a table of its tags lies beyond its end")
         _check_tags(handle.read(length), layout, handle.size)
         at = offset + layout.tagnosize + length
 
@@ -887,7 +1006,7 @@ def _decoded_by_pillow(path: Path, series: tifffile.TiffPageSeries) -> NDArray[A
     if first.photometric == tifffile.PHOTOMETRIC.MINISWHITE or first.tags.valueof("Orientation", default=1) != 1:
         return None  # Pillow inverts and turns these
     frames = []
-    with _silent(), Image.open(path, formats=("TIFF",)) as picture:
+    with libtiff_silent(), Image.open(path, formats=("TIFF",)) as picture:
         for page in series.pages:
             if page is None:
                 return None
@@ -979,6 +1098,9 @@ def _pillow_page(path: Path, start: bytes, *, palette_index: bool) -> _Page:
     if depth == 16 and colour != 0:
         raise FileError(f"Cannot read {path}: 16-bit colour PNG would be cut to 8 bits here; save it as TIFF.")
     with _silent(), Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
+        if picture.width * picture.height > _MOST_PIXELS_A_BYTE * (path.stat().st_size + 1000):
+            raise ValueError("its header promises more pixels than a file of its length can hold")
+        check_fits_memory(path, picture.width * picture.height * _BYTES_OF_MODE.get(picture.mode, 4))
         picture.load()
         size = _png_pixel_size(picture) if is_png else None
         pixels = _pillow_pixels(ImageOps.exif_transpose(picture), palette_index=palette_index)

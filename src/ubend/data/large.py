@@ -19,6 +19,7 @@ __all__ = ["LargeImage", "open_large"]
 
 _BLOCK_BYTES = 2**26
 _BLOCK_COLUMNS = 4096
+_MOST_PLANES = 1_000_000
 _CHANNEL_LETTERS = "cs"
 
 
@@ -302,6 +303,12 @@ def open_large(path: str | Path, *, pixel_size: float | None = None) -> LargeIma
 
 def _image(path: Path, found: ZarrImage | TiffImage, level: int) -> LargeImage:
     chosen, regions = found.levels[level], found.regions(level)
+    lengths = zip(chosen.letters, chosen.shape, strict=True)
+    planes = math.prod(length for letter, length in lengths if letter not in "yx" + _CHANNEL_LETTERS)
+    if planes > _MOST_PLANES:
+        raise FileError(
+            f"{path} has {planes} planes, more than {_MOST_PLANES}: are its axes {chosen.letters} what it says?"
+        )
     height, width = (min(regions.chunks[chosen.letters.index(letter)], chosen.length(letter)) for letter in "yx")
     of_zarr = (found.folder, found.version, found.zarr_format) if isinstance(found, ZarrImage) else (path, None, None)
     folder, version, zarr_format = of_zarr

@@ -22,6 +22,7 @@ from ubend.data.formats import (
     UNREADABLE,
     check_complete,
     check_pixel_size,
+    libtiff_silent,
     reason_of,
     said_in_one_line,
     tiff_channel_names,
@@ -298,6 +299,11 @@ class _Layout:
             tile = (min(rows, _TILE), columns)
         else:
             tile = (page.tilelength, page.tilewidth) if page.is_tiled else (min(rows, int(page.rowsperstrip)), columns)
+        if min(tile) < 1:
+            raise ValueError(f"its tiles or strips have {tile[0]} × {tile[1]} pixels")
+        count = planes * -(-rows // tile[0]) * -(-columns // tile[1])
+        if not page.is_final and count > len(page.dataoffsets):
+            raise ValueError(f"it names {len(page.dataoffsets)} of its {count} tiles or strips")
         stored = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
         return cls(planes, rows, columns, samples, tile, bool(page.is_tiled), stored)
 
@@ -381,7 +387,10 @@ def _lzw_decoder(page: tifffile.TiffPage) -> Callable[..., Any]:
         if not layout.tiled:
             rows = min(rows, layout.rows - number % down * rows)
         width = layout.tile[1] * layout.samples * layout.stored.itemsize
-        with Image.open(BytesIO(_tiff_of_bytes(data, rows, width)), formats=("TIFF",)) as picture:
+        with (
+            libtiff_silent(),
+            Image.open(BytesIO(_tiff_of_bytes(data, rows, width)), formats=("TIFF",)) as picture,
+        ):
             values = np.array(picture).view(layout.stored).reshape(rows, layout.tile[1], layout.samples)
         if has_differences:
             whole = values.view(f"{layout.stored.byteorder}u{layout.stored.itemsize}")

@@ -3,16 +3,31 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator
+import os
+import re
+import stat
+import warnings
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numcodecs
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest
+from zarr.codecs import BloscCodec
+from zarr.core.array_spec import ArraySpec
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.registry import register_codec
+from zarr.storage import LocalStore
 
-from ubend.data.formats import UNREADABLE, reason_of, said_in_one_line
+from ubend.data.formats import UNREADABLE, reason_of, said_in_one_line, text_of
+from ubend.data.machine import check_fits_memory
 from ubend.data.ngff import Axis, Level, parse_multiscales
 from ubend.errors import FileError
 
@@ -23,6 +38,13 @@ _MOST_LOOKED_AT = 500  # folders, to name an image in a message
 _PLAIN_AXES = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
 _MOST_COLOURS = 4
 _DEEPEST_LEVEL = 3  # how far below its group a level may stand
+_BLOSC_HEADER = 16  # bytes; the last four are the length of all
+_NUMBERS = re.compile(r"\d+")
+_REFUSED_CODECS = re.compile(r'"(?:name|id)": "(?:[^"]*pickle|numcodecs\.blosc)[^"]*"', re.IGNORECASE)
+"""Those that run code, and a second name of Blosc, without the check of its length."""
+_ALWAYS_BELIEVED = 2**30  # bytes
+_LARGEST_COMPRESSION = 100_000
+"""An image of which less than so many parts are stored, packed, holds nothing to segment."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +110,36 @@ class ZarrRegions:
 
     def missing(self, index: tuple[slice, ...]) -> int:
         """Count the files of chunks (or shards) that touch a region and are not there: they read as the fill value."""
-        return sum(not (self._path / key).exists() for key, _ in self._stored(index))
+        grid, there = self._grid(index), self._there
+        for axis, one in enumerate(grid):  # in their order, those of one plane are neighbours
+            there = there[slice(*np.searchsorted(there[:, axis], (one.start, one.stop)))]
+            if len(one) > 1:
+                break
+        inside = [(there[:, axis] >= one.start) & (there[:, axis] < one.stop) for axis, one in enumerate(grid)]
+        return math.prod(map(len, grid)) - int(np.logical_and.reduce(inside).sum())
+
+    @cached_property
+    def _there(self) -> NDArray[np.int64]:
+        """The places of all chunks that have a file, in order: looked up by the files, of which there are no more."""
+        key_of, axes, found = self._array.metadata.encode_chunk_key, self._array.ndim, array("q")
+        for folder, _, names in os.walk(self._path):
+            above = Path(folder).relative_to(self._path)
+            for name in names:
+                key = (above / name).as_posix()
+                place = [int(number) for number in _NUMBERS.findall(key)][-axes:]
+                if len(place) == axes and key_of(tuple(place)) == key:
+                    found.extend(place)
+        places = np.array(found, dtype=np.int64).reshape(-1, axes)
+        return places[np.lexsort(places.T[::-1])]
+
+    def _grid(self, index: tuple[slice, ...]) -> list[range]:
+        sizes = tuple(self._array.shards or self._array.chunks)
+        return [range(one.start // size, -(-one.stop // size)) for one, size in zip(index, sizes, strict=True)]
 
     def _stored(self, index: tuple[slice, ...]) -> Iterator[tuple[str, tuple[slice, ...]]]:
         """Give the key of each chunk file that touches a region, and the part of the region that it holds."""
         sizes = tuple(self._array.shards or self._array.chunks)
-        grids = [range(one.start // size, -(-one.stop // size)) for one, size in zip(index, sizes, strict=True)]
-        for place in itertools.product(*grids):
+        for place in itertools.product(*self._grid(index)):
             part = tuple(
                 slice(max(one.start, k * size), min(one.stop, (k + 1) * size))
                 for one, k, size in zip(index, place, sizes, strict=True)
@@ -111,6 +156,62 @@ class ZarrRegions:
                     " the image came from."
                 )
         return FileError(f"Cannot read {self._path}: {reason_of(error)}.")
+
+
+class _Files(LocalStore):
+    """A folder of which only files are read: a pipe, or a device such as /dev/zero, may never end."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        path = self.root / key
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+                raise FileError(f"{path} is a pipe or a device, and no file.")
+            if byte_range is None:
+                check_fits_memory(path, found.st_size)
+        return await super().get(key, prototype, byte_range)
+
+
+def _check_blosc(packed: Any) -> None:
+    """Raise ValueError where a Blosc frame states another length than it has: the C library would read beyond its end.
+
+    So `blosc_cbuffer_validate` of c-blosc does, which numcodecs does not call.
+    """
+    found = memoryview(packed).cast("B")
+    if len(found) < _BLOSC_HEADER or int.from_bytes(found[12:_BLOSC_HEADER], "little") != len(found):
+        raise ValueError("it is cut, or its header damaged")
+
+
+class CheckedBlosc(BloscCodec):
+    """Blosc of zarr format 3, which checks the length of what it unpacks."""
+
+    def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        _check_blosc(chunk_bytes.as_numpy_array())
+        return super()._decode_sync(chunk_bytes, chunk_spec)
+
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        _check_blosc(chunk_bytes.as_numpy_array())
+        return await super()._decode_single(chunk_bytes, chunk_spec)
+
+
+register_codec("blosc", CheckedBlosc)
+_OUR_CODECS = {"codecs.blosc": f"{CheckedBlosc.__module__}.{CheckedBlosc.__qualname__}"}
+
+
+def _checked_codecs(array: Any) -> Any:
+    """Have the codecs of an array of zarr format 2 check what they unpack."""
+    if array.metadata.zarr_format == 2:
+        for codec in (array.metadata.compressor, *(array.metadata.filters or ())):
+            if isinstance(codec, numcodecs.Blosc):
+                codec.decode = partial(_decode_checked, codec.decode)
+    return array
+
+
+def _decode_checked(decode: Callable[..., Any], packed: Any, out: Any = None) -> Any:
+    _check_blosc(packed)
+    return decode(packed, out)
 
 
 def is_zarr(path: Path) -> bool:
@@ -146,8 +247,15 @@ def open_zarr_array(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
     node = _node(path)
     if node is None or node[0] != "array":
         raise FileError(f"There is no Zarr array {path}.")
+    _check_codecs(path)
     try:
-        return zarr.open_array(path, mode=mode, zarr_format=node[1]).with_config({"write_empty_chunks": True})
+        with warnings.catch_warnings(), zarr.config.set(_OUR_CODECS):
+            warnings.simplefilter("ignore")  # of what other programs wrote into the metadata
+            store = _Files(path, read_only=mode == "r")
+            array = zarr.open_array(store, mode=mode, zarr_format=node[1]).with_config({"write_empty_chunks": True})
+        return _checked_codecs(array)
+    except FileError:
+        raise
     except PermissionError as error:
         raise FileError(f"Cannot read {path}: permission denied.") from error
     except UNREADABLE as error:
@@ -157,6 +265,19 @@ def open_zarr_array(path: Path, mode: Literal["r", "r+"] = "r") -> Any:
                 " or gzip."
             ) from error
         raise FileError(f"Cannot read {path}: its metadata is no image's ({reason_of(error)}).") from error
+
+
+def _check_codecs(path: Path) -> None:
+    """Refuse chunks that are packed in an unsafe way before any of them is opened."""
+    name = "zarr.json" if (path / "zarr.json").is_file() else ".zarray"
+    found = _REFUSED_CODECS.search(json.dumps(_json(path / name)))
+    if found and "pickle" in found[0].lower():
+        raise FileError(
+            f"{path} holds Python objects (pickle), and reading those could run code: it is not read. Save it with"
+            " blosc, zstd or gzip."
+        )
+    if found:
+        raise FileError(f"{path} is packed with numcodecs.blosc, which is not read: save it with blosc, zstd or gzip.")
 
 
 def zarr_image(path: Path) -> ZarrImage:
@@ -204,7 +325,7 @@ def _node(path: Path) -> tuple[str, Literal[2, 3]] | None:
 
 def _json(path: Path) -> dict[str, Any]:
     with said_in_one_line(path, "metadata of a Zarr"):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(text_of(path))
         if not isinstance(found, dict):
             raise ValueError("no table of names and values")
     return found
@@ -221,6 +342,9 @@ def _of_group(path: Path, zarr_format: int, named: str | None) -> ZarrImage | No
     """Read the multiscales of a group; where one level is named, others that are missing are left out."""
     with said_in_one_line(path, "OME-Zarr"):
         found = parse_multiscales(_attributes(path))
+        for name, _ in found.datasets if found is not None else ():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"its level {name!r} lies outside of it")
     if found is None or (named is not None and named not in [name for name, _ in found.datasets]):
         return None
     there = [(name, axes) for name, axes in found.datasets if _node(path / name) is not None]
@@ -254,8 +378,9 @@ def _plain_axes(path: Path, array: Any) -> tuple[Axis, ...]:
     """Take the axes that the array names, or those that its shape suggests: (rows, columns, colours), or "tczyx"."""
     if not 2 <= array.ndim <= 5:
         raise FileError(f"{path} has {array.ndim} axes; an image has 2 to 5, of t, c, z, y and x.")
-    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
-    axes = tuple(Axis(str(name)) for name in names)
+    with said_in_one_line(path, "Zarr array"):
+        names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+        axes = tuple(Axis(str(name)) for name in names)
     if {"y", "x"} <= {axis.letter for axis in axes}:
         return axes
     shape = array.shape
@@ -267,6 +392,7 @@ def _plain_axes(path: Path, array: Any) -> tuple[Axis, ...]:
 def _checked(path: Path, name: str, axes: tuple[Axis, ...], version: str | None) -> Level:
     """Make a level of an array, if it is one that can be segmented."""
     array = open_zarr_array(path / name)
+    _check_size(path / name, array)
     if not axes and version in ("0.1", "0.2"):
         axes = tuple(map(Axis, "tczyx"))
     level = Level(name, axes, tuple(array.shape))
@@ -287,6 +413,30 @@ def _checked(path: Path, name: str, axes: tuple[Axis, ...], version: str | None)
     if math.prod(array.shape) == 0:
         raise FileError(f"Cannot read {path}: it holds no pixels.")
     return level
+
+
+def _check_size(path: Path, array: Any) -> None:
+    """Raise FileError where the metadata promise far more than the files could hold, or chunks that are too large."""
+    with said_in_one_line(path, "Zarr array"):
+        a_chunk = math.prod(array.chunks) * array.dtype.itemsize
+        promised = math.prod(array.shape) * array.dtype.itemsize
+        if min(array.chunks, default=1) < 1 or min(array.shape, default=0) < 0:
+            raise ValueError(f"it has the shape {array.shape} in chunks of {array.chunks}")
+        check_fits_memory(path, min(a_chunk, promised))
+        if promised > _ALWAYS_BELIEVED and not _holds(path, promised // _LARGEST_COMPRESSION):
+            raise ValueError(f"its metadata promise {promised / 1e9:.0f} GB, of which next to nothing is there")
+
+
+def _holds(path: Path, least: int) -> bool:
+    """Whether the files of a folder have so many bytes; of an honest image a few of them do."""
+    found = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                found += (Path(folder) / name).stat().st_size
+            if found >= least:
+                return True
+    return False
 
 
 # What to say where there is no image

@@ -5,6 +5,7 @@ Both count from the corner of the first pixel, x to the right and y down. ImageJ
 """
 
 import json
+import logging
 import re
 import struct
 import zipfile
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ubend.data.formats import file_stem, write_atomically
+from ubend.data.formats import check_is_file, file_stem, reason_of, text_of, write_atomically
 from ubend.errors import FileError, InputError, UbendError
-from ubend.method.outlines import Outline, fill, trace_outlines
+from ubend.method.outlines import Outline, fill
 
 if TYPE_CHECKING:
     from roifile import ImagejRoi
@@ -39,8 +40,16 @@ __all__ = [
 OUTLINE_SUFFIXES = (".zip", ".roi", ".geojson")
 """Endings of the files that `read_drawn` reads."""
 
+logging.getLogger("roifile").addHandler(logging.NullHandler())  # or Python itself writes its words to the screen
+
 _LARGEST_COORDINATE = 60535  # beyond that ImageJ takes a coordinate for a negative one
-_LARGEST_ROI = 2**28  # bytes
+ZIP_MARK = b"ubend"
+"""The comment of a zip that was written here."""
+GEOJSON_START = b'{"type": "FeatureCollection", "features": [\n'
+"""So begins what is written here; other programs break their lines elsewhere."""
+
+_LARGEST_ROI = 2**26  # bytes: a hundred times what the longest outline takes
+_LARGEST_ROIS = 2**29  # of a zip, unpacked
 _IGNORED = re.compile(r"ignore\*?([-_ ]?\d+)?", re.IGNORECASE)
 _UNREADABLE = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, EOFError, OverflowError),
@@ -120,6 +129,7 @@ def write_rois(path: str | Path, outlines: Iterable[Outline], *, overwrite: bool
 
     def write(part: Path) -> None:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.comment = ZIP_MARK
             for outline in outlines:
                 name = f"{outline.id:0{digits}d}"
                 entry = zipfile.ZipInfo(f"{name}.roi")  # of 1980: the same objects give the same file
@@ -167,12 +177,12 @@ def write_geojson(
 
     def write(part: Path) -> None:
         with part.open("w", encoding="utf-8") as file:
-            file.write('{"type": "FeatureCollection", "features": [')
+            file.write(GEOJSON_START.decode())
             for k, outline in enumerate(outlines):
                 measured = {
                     name: float(f"{values[k]:.7g}") for name, values in columns.items() if values[k] == values[k]
                 }
-                file.write(("," if k else "") + "\n" + json.dumps(_feature(outline, measured), separators=(",", ":")))
+                file.write((",\n" if k else "") + json.dumps(_feature(outline, measured), separators=(",", ":")))
             file.write("\n]}\n")
 
     write_atomically(path, write, overwrite=overwrite)
@@ -195,7 +205,7 @@ def is_roi_zip(path: str | Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             return not entries or any(_is_roi(entry) for entry in entries)
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, *_UNREADABLE):
         return True
 
 
@@ -224,6 +234,7 @@ def read_drawn(path: str | Path) -> list[DrawnObject]:
     is_geojson = path.suffix.lower() == ".geojson"
     if not is_geojson:
         check_roifile()
+    check_is_file(path)
     try:
         drawn = list(_from_geojson(path) if is_geojson else _from_rois(path))
     except UbendError:
@@ -232,8 +243,7 @@ def read_drawn(path: str | Path) -> list[DrawnObject]:
         raise FileError(f"Cannot read {path}: {error.strerror or error}.") from error
     except _UNREADABLE as error:
         kind = "GeoJSON" if is_geojson else "ImageJ ROI file"
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise FileError(f"Cannot read {path}: it is damaged or no {kind} ({reason}).") from error
+        raise FileError(f"Cannot read {path}: it is damaged or no {kind} ({reason_of(error)}).") from error
     if not drawn and not _says_none(path):
         raise FileError(f"{path} holds no outline.")
     return drawn
@@ -242,7 +252,7 @@ def read_drawn(path: str | Path) -> list[DrawnObject]:
 def _says_none(path: Path) -> bool:
     """Whether a file without outlines is what `write_rois` or `write_geojson` leaves of an image without objects."""
     if path.suffix.lower() == ".geojson":
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+        return isinstance(json.loads(text_of(path)), dict)
     return is_roi_zip(path)
 
 
@@ -327,9 +337,11 @@ def _from_rois(path: Path) -> Iterator[DrawnObject]:
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if _is_roi(entry)]
+            if sum(entry.file_size for entry in entries) > _LARGEST_ROIS:
+                raise ValueError(f"unpacked, it has more than {_LARGEST_ROIS} bytes")
             for entry in entries:
                 if entry.file_size > _LARGEST_ROI:
-                    raise ValueError(f"{entry.filename} has {entry.file_size} bytes")
+                    raise ValueError(f"a ROI has {entry.file_size} bytes")
                 name = Path(entry.filename).stem
                 yield _from_roi(roifile.ImagejRoi.frombytes(archive.read(entry)), name, path)
     else:
@@ -340,9 +352,12 @@ def _from_rois(path: Path) -> Iterator[DrawnObject]:
 
 def _from_roi(roi: "ImagejRoi", entry: str, path: Path) -> DrawnObject:
     name = roi.name or entry
+    rings = _roi_rings(roi, name, path)
+    if not all(np.isfinite(ring).all() for ring in rings):
+        raise ValueError("a corner is nowhere")
     slices = {number for number in (roi.z_position, roi.t_position) if number > 1} or {roi.z_position, roi.t_position}
     page = roi.position or (max(slices) if len(slices - {0}) == 1 else 0)
-    return DrawnObject(name, (_roi_rings(roi, name, path),), _is_ignored(name), page)
+    return DrawnObject(name, (rings,), _is_ignored(name), page)
 
 
 def _roi_rings(roi: "ImagejRoi", name: str, path: Path) -> _Rings:
@@ -389,17 +404,24 @@ def _oval(top: float, left: float, height: float, width: float) -> _Rings:
     """Outline the pixels whose middle is in an ellipse or on it, as ImageJ fills it (ij.gui.OvalRoi)."""
     if not (0 < height <= _LARGEST_COORDINATE and 0 < width <= _LARGEST_COORDINATE):
         raise ValueError(f"an oval of {height} × {width} pixels")
-    first_row, first_column = int(np.floor(top)), int(np.floor(left))
-    row = np.arange(first_row, int(np.ceil(top + height)))[:, None] + 0.5
-    column = np.arange(first_column, int(np.ceil(left + width))) + 0.5
-    down, across = (row - top - height / 2) / (height / 2), (column - left - width / 2) / (width / 2)
-    inside = (down**2 + across**2 <= 1).astype(np.uint8)
-    return tuple(
-        (ring + np.array([first_row, first_column])).astype(np.float64)
-        for outline in trace_outlines(inside)
-        for piece in outline.pieces
-        for ring in piece
-    )
+    row = np.arange(int(np.floor(top)), int(np.ceil(top + height))) + 0.5
+    down = (row - top - height / 2) / (height / 2)
+
+    def is_inside(column: NDArray[np.float64]) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = down**2 + ((column + 0.5 - left - width / 2) / (width / 2)) ** 2 <= 1
+        return found
+
+    reach = np.sqrt(np.maximum(1 - down**2, 0)) * width / 2
+    first, last = np.ceil(left + width / 2 - reach - 0.5) - 1, np.floor(left + width / 2 + reach - 0.5) + 1
+    for _ in range(2):  # from one beyond what rounding gives
+        first, last = np.where(is_inside(first), first, first + 1), np.where(is_inside(last), last, last - 1)
+    rows = np.flatnonzero(is_inside(first) & (first <= last))
+    if not rows.size:
+        return ()
+    above, first, last = row[rows] - 0.5, first[rows], last[rows] + 1
+    right = np.stack([above, last, above + 1, last], axis=1).reshape(-1, 2)
+    back = np.stack([above, first, above + 1, first], axis=1).reshape(-1, 2)[::-1]
+    return (np.concatenate([right, back]),)
 
 
 # GeoJSON
@@ -423,7 +445,7 @@ def _closed(ring: NDArray[np.int32]) -> list[list[int]]:
 
 
 def _from_geojson(path: Path) -> Iterator[DrawnObject]:
-    content: Any = json.loads(path.read_text(encoding="utf-8"))
+    content: Any = json.loads(text_of(path))
     if isinstance(content, dict):
         content = content["features"] if content.get("type") == "FeatureCollection" else [content]
     for number, feature in enumerate(content, start=1):

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from ubend.errors import FileError, InputError, Stopped, UbendError
+from ubend.faces.terminal import escape
 
 if TYPE_CHECKING:
     from ubend.data.large import LargeImage
@@ -70,6 +70,13 @@ OVERHEADS = (572, 1020, 1532, 2044)
 FEW_IMAGES = 10
 """Up to so many it does not matter how long the network waits for files."""
 
+KINDS = {
+    "binary": "foreground and background (binary)",
+    "classes": "classes",
+    "instances": "single objects (instances)",
+}
+"""What labels mean, for people."""
+
 DEMO_SCENES = {
     "cells": "touching cells in phase contrast",
     "membranes": "membranes as in electron microscopy",
@@ -98,7 +105,7 @@ def run() -> None:
 
 
 def _fail(message: str, code: int = 2) -> None:
-    problems.print(f"[bold red]ubend:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
+    problems.print(f"[bold red]ubend:[/] {escape(message)}", soft_wrap=True)
     sys.exit(code)
 
 
@@ -135,6 +142,7 @@ def demo(
     console.print(f"Simulated {DEMO_SCENES[sample]}: 8 images to train on, 4 others to test, in {escape(str(out))}")
     _say_command("ubend train", out / "train", "--out", out / "model", f"--minutes {minutes:g}")
     model = _train(out / "train", out / "model", minutes=minutes, device=device, seed=seed, overwrite=overwrite)
+    _write_report(model, out / "train", out / "model", overwrite=overwrite)
     _say_command("ubend predict", out / "model", out / "test" / "images", "--out", out / "results")
     _predict(model, out / "test" / "images", out / "results", overwrite=overwrite)
     _say_command("ubend evaluate", out / "results", out / "test")
@@ -176,13 +184,15 @@ def train(
     A run may be stopped at any moment (Ctrl-C, a time limit, a power cut) and goes on with --resume as if it had not
     been. Several GPUs or machines: torchrun --nproc-per-node N -m ubend train … (docs/cluster.md).
     """
+    from ubend.faces.words import rules_in_words
+
     model = _train(
         data, out, recipe=recipe, minutes=minutes, steps=steps, labels=labels, task=task, ignore=ignore,
         device=device, seed=seed, folds=folds, resume=resume, overwrite=overwrite,
     )  # fmt: skip
+    if console.quiet:  # one of several processes, and not the first
+        return
     if model.contract.task.kind == "instances":
-        from ubend.faces.model_card import rules_in_words
-
         chosen = "as chosen on the annotated images" if model.contract.quality else "by default"
         console.print(f"Objects, {chosen}: {rules_in_words(model.contract)}")
     if "folds" in model.contract.provenance:
@@ -198,8 +208,59 @@ def train(
         )
         console.print(f"No image was held out ({why}), so its quality is unknown.")
     table = ", folds.csv" if "folds" in model.contract.provenance else ""
-    console.print(f"Wrote {escape(str(out / 'model.safetensors'))}, recipe.toml, log.csv{table}. Next:")
-    console.print(f"  [bold]{_command('ubend predict', out, 'IMAGES --out RESULTS')}[/]")
+    console.print(f"Wrote {escape(str(out / 'model.safetensors'))}, recipe.toml, log.csv{table}.")
+    _write_report(model, data, out, labels=labels, overwrite=overwrite or resume)
+    console.print(f"Next:\n  [bold]{_command('ubend predict', out, 'IMAGES --out RESULTS')}[/]")
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="Folder with images and labels, as for `ubend train`.")],
+    labels: LabelFolder = None,
+    task: TaskKind = None,
+    ignore: Ignore = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write all findings as JSON (docs/check.md); - prints it instead."),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the worst images with their labels and what is wrong, as PNG.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Say what is wrong with a data set, and what to do about it; exit code 1 if there are errors."""
+    from ubend.data.doctor import check as examine
+    from ubend.faces.findings import print_report, save_contact_sheet, summary
+
+    to_print = json_file == Path("-")
+    _check_free([path for path in (json_file, picture) if path is not None and path != Path("-")], overwrite=overwrite)
+    with _progress_bar(quiet=to_print) as show:
+        report = examine(
+            data, labels=labels, task=task, ignore=ignore,  # type: ignore[arg-type]
+            on_image=lambda done, of: show("Looking", done / of, f"{done} of {of}", None),
+        )  # fmt: skip
+    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    if to_print:
+        typer.echo(text)
+        raise typer.Exit(int(bool(report.errors)))
+    print_report(console, report)
+    meaning = f"; labels: {KINDS[report.task]}" if report.task else ""
+    console.print(f"\n{escape(str(data))}, {_count(report.images, 'image')}{meaning}: [bold]{summary(report)}[/]")
+    if json_file is not None:
+        _write_text(json_file, text, overwrite=overwrite)
+    if picture is not None:
+        drawn = save_contact_sheet(picture, report, overwrite=overwrite)
+        console.print(f"Wrote {escape(str(picture))}: look at it" if drawn else "No picture: there is nothing to show")
+    chosen = " ".join(
+        part for name, value in (("--labels", labels), ("--task", task), ("--ignore", ignore)) if value is not None
+        for part in (name, shlex.quote(str(value)))
+    )  # fmt: skip
+    if report.errors:
+        console.print("Next, mend the errors, then again:")
+        console.print(f"  [bold]{_command('ubend check', data, *([chosen] if chosen else []))}[/]")
+        raise typer.Exit(1)
+    console.print("Next, a model; warnings do not stop it:" if report.warnings else "Next, a model:")
+    console.print(f"  [bold]{_command('ubend train', data, *([chosen] if chosen else []), '--out RUN')}[/]")
 
 
 @app.command()
@@ -365,6 +426,52 @@ def evaluate(
         )
 
 
+@app.command()
+def preview(
+    data: Annotated[Path, typer.Argument(help="Folder with images and labels, as for `ubend train`.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for a picture of each image; or a .png, for the first image.")
+    ],
+    recipe: RecipeName = "default",
+    labels: LabelFolder = None,
+    task: TaskKind = None,
+    ignore: Ignore = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw what training makes of your images: gaps, weights, bent samples, tiles; a picture of each."""
+    from ubend.faces.preview import files_of, prepare_preview, save_preview
+
+    ready = prepare_preview(data, recipe=recipe, labels=labels, task=task, ignore=ignore)  # type: ignore[arg-type]
+    files = files_of(out, ready, overwrite=overwrite)
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    with _progress_bar() as show:
+        for number, path in enumerate(files):
+            show("Drawing", number / len(files), escape(path.name), None)
+            save_preview(path, ready, number, seed=seed, overwrite=overwrite)
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    console.print(f"Wrote {escape(str(files[0]))}{more}: look at it. Next:")
+    console.print(f"  [bold]{_command('ubend train', data, '--out RUN')}[/]")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    data: Annotated[Path, typer.Argument(help="The annotated folder it was trained on, or another one.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Images without labels, to be ranked: which to annotate next.")
+    ] = None,
+    labels: LabelFolder = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the report of a run anew, with all held-out images: RUN/report.html."""
+    from ubend.faces.report import write_report
+
+    path = write_report(run, data, images=images, labels=labels, device=device, overwrite=overwrite)
+    console.print(f"Wrote {escape(str(path))}: look at it in a browser.")
+
+
 @app.command(name="learning-curve")
 def learning_curve(
     data: Annotated[Path, typer.Argument(help="Folder with images and labels, as for `ubend train`.")],
@@ -478,11 +585,16 @@ def describe(
 
 
 def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | None = None, **choices: Any) -> "Model":
+    from ubend.faces.report import REPORT
+    from ubend.run.model import FILE_NAME
     from ubend.run.processes import are_several
-    from ubend.run.runs import train_folder
+    from ubend.run.runs import FOLDS, LOG, RECIPE, check_free, train_folder
 
     if are_several():
         console.quiet = os.environ["RANK"] != "0"
+    if not choices.get("resume"):
+        check_free(out, (FILE_NAME, RECIPE, LOG, FOLDS, REPORT), overwrite=choices["overwrite"])
+    _check_first(data, choices.get("labels"), choices.get("task"), choices.get("ignore"))
     with _progress_bar() as show:
 
         def on_step(progress: "TrainingProgress") -> None:
@@ -532,20 +644,48 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
     return model
 
 
+def _check_first(data: Path, labels: str | None, task: str | None, ignore: int | None) -> None:
+    """Look at some of the images before training: print warnings briefly; print errors, and stop."""
+    from ubend.data.annotated import find_pairs, read_pairs
+    from ubend.data.doctor import check as examine
+    from ubend.faces.findings import print_in_short, print_report
+
+    report = examine(data, labels=labels, task=task, ignore=ignore, quick=True)  # type: ignore[arg-type]
+    print_in_short(console, report)
+    if not report.errors:
+        return
+    print_report(console, replace(report, findings=report.errors))
+    wrong = {path for finding in report.errors for case in finding.cases for path in case.files}
+    pairs = find_pairs(data, labels=labels)  # this and the next line raise what training would stop at
+    read_pairs(pair for pair in pairs if not wrong.isdisjoint((*pair.images, pair.labels)))
+    first = report.errors[0].fault.what
+    raise InputError(f"{first}: mend {data} first; `ubend check` says all that is wrong with it")
+
+
+def _write_report(model: "Model", data: Path, out: Path, *, labels: str | None = None, overwrite: bool) -> None:
+    """Write the report of a run; a run that ended well is no failure where there can be none."""
+    from ubend.faces.report import seconds_for_report, write_report
+
+    seconds = seconds_for_report(model.contract.recipe.training.minutes)
+    try:
+        path = write_report(out, data, labels=labels, model=model, seconds=seconds, overwrite=overwrite)
+    except (UbendError, MemoryError) as error:
+        problems.print(f"[bold yellow]ubend:[/] no report: {escape(' '.join(str(error).split()))}", soft_wrap=True)
+        return
+    console.print(f"Look at [bold]{escape(str(path))}[/] in a browser: how good, on which images, where unsure.")
+
+
 def _step_in_words(progress: "TrainingProgress") -> str:
     return f"step {progress.step}  energy {progress.energy:.3f}  {progress.speed:.1f} steps/s"
 
 
 def _print_plan(contract: "Contract", trained_on: int, held_out: int) -> None:
     network = contract.network
-    kinds = {
-        "binary": "foreground and background (binary)",
-        "classes": f"{network.classes} classes",
-        "instances": "single objects (instances)",
-    }
+    kind = KINDS[contract.task.kind]
+    kind = f"{network.classes} {kind}" if contract.task.kind == "classes" else kind
     console.print(
         f"{_count(trained_on, 'image')} to train on, {held_out} held out; {_count(network.in_channels, 'channel')}; "
-        f"labels: {kinds[contract.task.kind]}, as seen from their values (--task says otherwise)"
+        f"labels: {kind}, as seen from their values (--task says otherwise)"
     )
     plan, *reasons = contract.provenance["plan"]
     console.print(f"Plan: [bold]{plan}[/]")
@@ -747,7 +887,7 @@ def _with_rules(contract: "Contract", asked: dict[str, Any]) -> "Contract":
     if contract.task.kind != "instances":
         options = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
         raise InputError(f"{options} shape single objects, and this model was trained on {contract.task.kind} labels")
-    from ubend.faces.model_card import rules_in_words
+    from ubend.faces.words import rules_in_words
 
     changed = replace(contract, objects=replace(contract.objects, **asked))
     console.print(f"Objects, as asked for: {rules_in_words(changed)}")
@@ -801,6 +941,8 @@ def _check_free(paths: list[Path], *, overwrite: bool) -> None:
         existing_folder(path.parent)
         if path.exists() and not overwrite:
             raise FileError(f"{path} exists already: name another file, or say --overwrite")
+        if path.exists() and path.suffix.lower() not in (".csv", ".json", ".txt"):
+            raise FileError(f"{path} is no table and no JSON, and is not replaced: name another file")
     if len(set(paths)) < len(paths):
         raise FileError(f"{paths[0]} cannot be both the table and the JSON: name two files")
 
@@ -880,8 +1022,11 @@ class _TimeLeft(ProgressColumn):
 
 
 @contextlib.contextmanager
-def _progress_bar() -> Iterator[Any]:
-    """Give a function (what, share, text, seconds left): a bar on a terminal, else a line every tenth."""
+def _progress_bar(*, quiet: bool = False) -> Iterator[Any]:
+    """Give a function (what, share, text, seconds left): a bar on a terminal, else a line every tenth; or nothing."""
+    if quiet:
+        yield lambda *_: None
+        return
     if not console.is_terminal:
         told = {"share": -1.0}
 

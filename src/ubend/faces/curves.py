@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ubend.data.formats import write_atomically
+from ubend.faces.terminal import escape
 from ubend.run.contract import Contract, count
 from ubend.run.learning_curve import CurvePlan, LearningCurve, signed
 

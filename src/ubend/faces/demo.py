@@ -18,7 +18,7 @@ TRAINING_SHAPE = (256, 256)
 TEST_SHAPE = (300, 360)
 _OF_A_DEMO = re.compile(
     r"(train|test)/(images|masks)/[a-z]+_\d\d\.tif|results/[a-z]+_\d\d(\.tif|_objects\.csv)|results/objects\.csv"
-    r"|model/(model\.safetensors|recipe\.toml|log\.csv)|demo\.png"
+    r"|model/(model\.safetensors|recipe\.toml|log\.csv|report\.html)|demo\.png"
 )
 
 

@@ -5,15 +5,16 @@ import textwrap
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
+from ubend.faces.terminal import escape
 from ubend.faces.unlike import range_in_words
+from ubend.faces.words import rules_in_words
 from ubend.method.network import count_parameters
 from ubend.run.contract import Contract, Normalisation, count
 from ubend.run.drift import Reference
 from ubend.run.recipe import Recipe, load_recipe
 
-__all__ = ["card_for_programs", "print_card", "rules_in_words"]
+__all__ = ["card_for_programs", "print_card"]
 
 _SAID_ELSEWHERE = ("about", "budget", "training")
 _MOST_SCORES = 12
@@ -72,22 +73,6 @@ def card_for_programs(contract: Contract) -> dict[str, Any]:
         "parameters": count_parameters(contract.network),
         **contract.to_dict(),
     }
-
-
-def rules_in_words(contract: Contract) -> str:
-    """Say how foreground becomes single objects."""
-    rules = contract.objects
-    parted = "not parted"
-    if rules.split > 0 and contract.learns_distance:
-        parted = f"parted where the learned distance falls by {rules.split:g} from both sides"
-    elif rules.split > 0:
-        parted = f"parted at waists {rules.split:g} px deep"
-    gap = f"gaps of {2 * rules.gap} px closed" if rules.gap else "gaps left"
-    holes = "holes filled" if rules.fill_holes else "holes left"
-    least = count(rules.smallest, "pixel")
-    surest = f", one of at least {rules.surest:g}" if rules.surest > rules.threshold else ""
-    border = "; without those at the border of the image" if rules.clear_border else ""
-    return f"above a probability of {rules.threshold:g}; {parted}; at least {least}{surest}; {holes}; {gap}{border}"
 
 
 def _what_it_does(contract: Contract) -> dict[str, str]:

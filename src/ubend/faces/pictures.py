@@ -1,6 +1,9 @@
 """Pictures for people: an image, its truth and the result, side by side."""
 
+import base64
+import io
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,8 @@ from numpy.typing import NDArray
 
 from ubend.data.annotated import Task, class_indices
 from ubend.data.formats import write_atomically
+from ubend.method.resampling import resized
+from ubend.scores.overlap import object_pairs
 
 CLASS_COLOURS = np.array(
     [(86, 180, 233), (0, 158, 115), (230, 159, 0), (213, 94, 0), (204, 121, 167), (240, 228, 66), (0, 114, 178)],
@@ -16,10 +21,17 @@ CLASS_COLOURS = np.array(
 )
 """Told apart with every kind of colour vision (Okabe and Ito)."""
 FOREGROUND = np.array([230.0, 159.0, 0.0])
+TRUTH, RESULT, MISSED, INVENTED = (86, 180, 233), (230, 159, 0), (240, 228, 66), (204, 121, 167)
+"""Of `compared`: lines of the truth and of the result; areas that only the one has, and only the other."""
+HEAT = ((87, 16, 110), (138, 34, 106), (188, 55, 84), (228, 90, 49), (249, 142, 9), (249, 203, 53), (252, 255, 164))
+"""From dark to bright, in gray, too: seven colours of matplotlib's inferno, from a quarter on, evenly spaced."""
 
 _PIXELS_AT_ONCE = 2**20
 _SMALLEST_PICTURE = 1024
 _SMALLEST_WITH_RIM = 30.0
+_COMPARED = 560
+_FILLED = 0.45
+_HATCH = 6
 
 
 def displayed(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -117,6 +129,161 @@ def _line_colours(numbers: NDArray[Any]) -> NDArray[np.uint8]:
     rgb = np.stack([np.abs(hue - 3) - 1, 2 - np.abs(hue - 2), 2 - np.abs(hue - 4)], axis=-1)
     bright: NDArray[np.float64] = 100 + 155 * np.clip(rgb, 0, 1)
     return bright.astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An image, and truth and result drawn on it; each uint8 (rows, columns, 3), small images enlarged.
+
+    Attributes
+    ----------
+    image, truth, result : ndarray of uint8, shape (rows, columns, 3)
+    missed, invented : int
+        Objects of the truth without one of the result that covers them (IoU ≥ 0.5), and the other way round; pixels if
+        no objects are counted.
+    """
+
+    image: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    result: NDArray[np.uint8]
+    missed: int
+    invented: int
+
+
+def compared(image: NDArray[Any], truth: NDArray[Any], result: NDArray[Any], task: Task) -> Compared:
+    """Draw truth and result onto an image, and what is wrong with either.
+
+    Objects and foreground get a line inside their border, blue for the truth and orange for the result; what only the
+    truth has is filled with yellow there, what only the result has with pink. Classes are painted, and those of the
+    result hatched where they are wrong. Colours are those of Okabe and Ito, and nothing is told by colour alone.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns) or (rows, columns, channels)
+    truth, result : ndarray of int, shape (rows, columns)
+        As annotated, and as `predict_labels` gives them.
+    task : Task
+
+    Returns
+    -------
+    Compared
+    """
+    indices, found = class_indices(truth, task), class_indices(result, task)
+    zoom = max(1, min(8, _COMPARED // max(truth.shape)))
+    base = _zoomed(displayed(image), zoom)
+    if task.kind == "classes":
+        wrong = (indices >= 0) & (indices != found)
+        painted = [_painted(base, _zoomed(one, zoom)) for one in (indices, found)]
+        return Compared(base, painted[0], _hatched(painted[1], _zoomed(wrong, zoom)), int(wrong.sum()), 0)
+    if task.kind == "instances":
+        (missed, of_truth), (invented, of_result) = _unmatched(indices, found)
+    else:
+        missed, invented = (indices == 1) & (found == 0), (indices == 0) & (found == 1)
+        of_truth, of_result = int(missed.sum()), int(invented.sum())
+    return Compared(
+        base,
+        _drawn(base, _zoomed(indices, zoom), _zoomed(missed, zoom), line=TRUTH, fill=MISSED),
+        _drawn(base, _zoomed(found, zoom), _zoomed(invented, zoom), line=RESULT, fill=INVENTED),
+        of_truth,
+        of_result,
+    )
+
+
+def _unmatched(
+    truth: NDArray[Any], result: NDArray[Any]
+) -> tuple[tuple[NDArray[np.bool_], int], tuple[NDArray[np.bool_], int]]:
+    """Find the objects of either that no object of the other covers, and how many they are."""
+    pairs = object_pairs(truth, result)
+    matched = pairs.iou >= 0.5
+    found = []
+    scored = np.where(truth >= 0, result, 0)  # an object where nothing is scored is neither right nor wrong
+    for labels, places in ((truth, pairs.rows[matched]), (scored, pairs.columns[matched])):
+        alone = np.delete(np.unique(labels[labels > 0]), places)
+        found.append((np.isin(labels, alone), len(alone)))
+    return found[0], found[1]
+
+
+def _drawn(
+    base: NDArray[np.uint8],
+    labels: NDArray[Any],
+    filled: NDArray[np.bool_],
+    *,
+    line: tuple[int, int, int],
+    fill: tuple[int, int, int],
+) -> NDArray[np.uint8]:
+    picture = base.astype(np.float64)
+    picture[labels < 0] *= 0.5
+    picture[filled] = (1 - _FILLED) * picture[filled] + _FILLED * np.array(fill)
+    width, rim = (2, 1) if min(base.shape[:2]) >= _COMPARED // 2 else (1, 0)
+    picture[_edges(labels, width + rim)] *= 0.4
+    picture[_edges(labels, width)] = line
+    return picture.astype(np.uint8)
+
+
+def _painted(base: NDArray[np.uint8], indices: NDArray[Any]) -> NDArray[np.uint8]:
+    share = np.where(indices >= 0, 0.55, 0.0)[..., None]
+    colours = CLASS_COLOURS[np.maximum(indices, 0) % len(CLASS_COLOURS)]
+    gray = base.mean(axis=-1, keepdims=True)  # colours of the image would change those of the classes
+    mixed: NDArray[np.float64] = np.where(share > 0, gray, base) * (1 - share) + colours * share
+    return mixed.astype(np.uint8)
+
+
+def _hatched(picture: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    diagonal = np.add.outer(np.arange(where.shape[0]), np.arange(where.shape[1])) % _HATCH
+    picture[where & (diagonal < 2)] = 0
+    picture[where & (diagonal == 2)] = 255
+    return picture
+
+
+def heat(image: NDArray[Any], values: NDArray[np.floating], *, highest: float) -> NDArray[np.uint8]:
+    """Lay values over the gray image: nothing at 0, the brightest of `HEAT` from `highest` on.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns) or (rows, columns, channels)
+    values : ndarray of float, shape (rows, columns)
+    highest : float
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows, columns, 3)
+        Small images are enlarged.
+    """
+    zoom = max(1, min(8, _COMPARED // max(values.shape)))
+    share = np.clip(_zoomed(values, zoom) / max(highest, 1e-9), 0, 1)
+    gray = 0.55 * _zoomed(displayed(image), zoom).mean(axis=-1, keepdims=True)
+    places = np.linspace(0, 1, len(HEAT))
+    colours = np.stack([np.interp(share, places, channel) for channel in np.array(HEAT, np.float64).T], axis=-1)
+    strength = (share**0.75)[..., None]
+    mixed: NDArray[np.float64] = gray * (1 - strength) + colours * strength
+    return mixed.astype(np.uint8)
+
+
+def data_uri(picture: NDArray[np.uint8], *, longest: int = 1024, quality: int = 84) -> str:
+    """Encode a picture as a JPEG that stands in a page itself.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (rows, columns, 3)
+    longest : int
+        Rows or columns at most; a larger picture is made smaller.
+    quality : int
+        Of the JPEG.
+
+    Returns
+    -------
+    str
+        ``data:image/jpeg;base64,…``
+    """
+    from PIL import Image
+
+    factor = longest / max(picture.shape[:2])
+    if factor < 1:
+        shape = max(1, round(picture.shape[0] * factor)), max(1, round(picture.shape[1] * factor))
+        picture = np.moveaxis(resized(np.moveaxis(picture, -1, 0), shape, order=1), 0, -1)
+    encoded = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(encoded, "JPEG", quality=quality, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
 
 
 def overlay(image: NDArray[Any], labels: NDArray[Any], task: Task) -> NDArray[np.uint8]:

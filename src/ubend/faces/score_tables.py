@@ -5,9 +5,9 @@ import statistics
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from ubend.faces.terminal import escape
 from ubend.run.evaluation import Evaluation, ImageScores
 from ubend.run.pooling import FEWEST_IMAGES, RESAMPLES, Column
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sized
 
 from rich.console import Console
-from rich.markup import escape
 
+from ubend.faces.terminal import escape
 from ubend.run.contract import Contract, Unlike
 from ubend.run.drift import LIMIT, Difference, Drift, Reference
 

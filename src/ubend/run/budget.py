@@ -538,6 +538,18 @@ def middle(pixels: NDArray[Any], side: int) -> NDArray[Any]:
     >>> middle(np.arange(5)[None], 3).tolist()
     [[1, 2, 3]]
     """
-    rows, columns = (slice(max(0, (length - side) // 2), max(0, (length - side) // 2) + side)
-                     for length in pixels.shape[:2])  # fmt: skip
+    rows, columns = middle_of(pixels.shape[:2], side)
     return pixels[rows, columns]
+
+
+def middle_of(shape: tuple[int, ...], side: int) -> tuple[slice, slice]:
+    """Rows and columns of the middle of an image: at most `side` of each.
+
+    Examples
+    --------
+    >>> middle_of((5, 2), 3)
+    (slice(1, 4, None), slice(0, 2, None))
+    """
+    starts = [max(0, (length - side) // 2) for length in shape[:2]]
+    rows, columns = (slice(start, min(start + side, length)) for start, length in zip(starts, shape[:2], strict=True))
+    return rows, columns

@@ -1,13 +1,14 @@
 """What a model was made for: everything that prediction must do just as training did."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ubend.data.annotated import Task
+from ubend.data.annotated import Kind, Task
 from ubend.errors import InputError, ModelFileError
 from ubend.method.network import NetworkConfig
 from ubend.method.objects import ObjectRules
@@ -158,11 +159,49 @@ class Contract:
                 "class_names": tuple(map(str, values["class_names"])),
                 "reference": None if values["reference"] is None else Reference.from_dict(values["reference"]),
             }
-            found = cls(**{**values, **parts})
-            _check_counts(found)
-            return found
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(f"the model's contract is damaged: {error}") from None
+            contract = cls(**{**values, **parts})
+            _check_counts(contract)
+            _check_values(contract)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ModelFileError(f"the model's contract is damaged: {' '.join(str(error).split())[:300]}") from None
+        return contract
+
+
+def _check_values(contract: Contract) -> None:
+    """Raise ValueError where a file says what `ubend train` never writes, and what would go wrong only later."""
+    task, made, folds = contract.task, contract.provenance, contract.provenance.get("folds")
+    is_instances = task.kind == "instances"
+    labels = [*task.values, *([] if task.ignore_label is None else [task.ignore_label])]
+    fits = {
+        "task": task.kind in get_args(Kind) and all(type(value) is int and abs(value) < 2**31 for value in labels),
+        "classes": contract.network.classes in ((2, 3) if is_instances else (len(task.values),)),
+        "values": len(set(task.values)) == len(task.values) and min(task.values, default=0) >= 0,
+        "normalisation": contract.normalisation.kind in ("percentile", "range", "standardise"),
+        "together": isinstance(contract.normalisation.together, bool),
+        "views": contract.views in ("one", "dihedral", "rotations"),
+        "pixel_size": contract.pixel_size is None or (_is_number(contract.pixel_size) and contract.pixel_size > 0),
+        "quality": _are_numbers(contract.quality),
+        "images": isinstance(made.get("images", {}), dict),
+        "versions": isinstance(made.get("versions", {}), dict),
+        "folds": folds is None or _are_folds(folds, contract.quality),
+    }
+    wrong = [name for name, is_right in fits.items() if not is_right]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is not what ubend writes")
+
+
+def _are_folds(folds: dict[str, Any], quality: dict[str, float]) -> bool:
+    ends = folds["intervals"]
+    pairs = all(len(pair) == 2 and all(map(_is_number, pair)) for pair in ends.values())
+    return type(folds["number"]) is int and isinstance(folds["of"], dict) and pairs and ends.keys() <= quality.keys()
+
+
+def _are_numbers(values: dict[str, float]) -> bool:
+    return all(_is_number(value) for value in values.values())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_counts(contract: Contract) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import functools
 import math
-import os
 import platform
 import threading
 import time
@@ -14,10 +13,8 @@ from typing import Any
 
 import torch
 
+from ubend.data.machine import free_here
 from ubend.errors import InputError
-
-CONTAINER = Path("/sys/fs/cgroup")
-"""Where Linux tells what memory a container may use."""
 
 PAYS = 1.2
 """How many times faster bfloat16 must be than float32 to be worth its rounding."""
@@ -174,16 +171,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     _give_memory_back()
-    free = _available_bytes()
-    for folder, limit, used, cache in (
-        (CONTAINER, "memory.max", "memory.current", "inactive_file"),
-        (CONTAINER / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        with contextlib.suppress(OSError, ValueError):
-            taken = int((folder / used).read_text())
-            taken -= _statistic(folder / "memory.stat", cache)  # files that were read; given back when asked for
-            free = min(free, int((folder / limit).read_text()) - taken)
-    return max(free, 0)
+    return free_here()
 
 
 def resident_memory() -> int:
@@ -197,17 +185,3 @@ def resident_memory() -> int:
         unit = 1 if platform.system() == "Darwin" else 1024
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return 0
-
-
-def _statistic(file: Path, name: str) -> int:
-    lines = (line.split() for line in file.read_text().splitlines())
-    return next((int(line[1]) for line in lines if line[0] == name), 0)
-
-
-def _available_bytes() -> int:
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
-    with contextlib.suppress(ValueError, OSError, AttributeError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return 4 * 2**30

@@ -21,6 +21,7 @@ from ubend.data.formats import (
     write_probabilities,
     written_together,
 )
+from ubend.data.origin import is_for_labels, was_written_here
 from ubend.data.rois import check_roifile, check_rois_fit, write_geojson, write_rois
 from ubend.data.tables import join_tables, write_table
 from ubend.errors import FileError, InputError, OutOfMemory
@@ -155,7 +156,8 @@ def predict_folder(  # noqa: PLR0913
     memory : int, optional
         Bytes that this process may hold at its peak; the tile is the largest that fits.
     overwrite : bool
-        Replace results that are there already. Never replaces one of the images, nor anything beside them.
+        Replace results that are there already, if ubend wrote them. Nothing else is ever replaced, nor anything beside
+        the images or in the folder of their labels.
     on_image : callable, optional
         Called with (number, of how many files, name) before each file.
     on_tile : callable, optional
@@ -400,9 +402,10 @@ def _result_paths(folder: Path, name: str, endings: tuple[str, ...]) -> list[Pat
 
 @dataclass(frozen=True)
 class _Free:
-    """Which files may be written: never in the place of an image, and beside the images in that of no file at all.
+    """Which files may be written: in the place of what ubend wrote, and nothing else.
 
-    What lies there may have been drawn by hand, and has the names that the outlines of objects would get.
+    Beside the images, and where their labels stand, nothing is replaced at all: what lies there may have been drawn by
+    hand, and has the names that results would get.
     """
 
     folder: Path
@@ -411,7 +414,8 @@ class _Free:
 
     @property
     def beside_images(self) -> bool:
-        return self.folder.is_dir() and self.folder.samefile(self.files[0].parent)
+        images = self.files[0].parent
+        return self.folder.is_dir() and (self.folder.samefile(images) or is_for_labels(self.folder, images))
 
     @property
     def may_replace(self) -> bool:
@@ -419,23 +423,27 @@ class _Free:
 
     def check(self, paths: list[Path]) -> None:
         """Raise FileError if one of the paths is taken."""
-        there = [path for path in paths if path.exists()]
+        there = [path for path in paths if path.exists() or path.is_symlink()]
         if not there:
             return
         images = {(known.st_dev, known.st_ino) for known in map(Path.stat, self.files)}
         for path in there:
-            found = path.stat()
+            found = path.stat() if path.exists() else path.lstat()
             if (found.st_dev, found.st_ino) in images:
                 raise FileError(f"{path} is an image of yours, its result would replace it: give --out another folder")
             if path.is_dir():
                 raise FileError(f"{path} is a folder, in the place of a result: give --out another folder")
             if self.beside_images:
                 raise FileError(
-                    f"{path} exists already, and may be drawn by hand: beside the images nothing is replaced, give "
-                    "--out another folder"
+                    f"{path} exists already, and may be drawn by hand: beside the images and in the folder of their "
+                    "labels nothing is replaced, give --out another folder"
                 )
             if not self.overwrite:
                 raise FileError(f"{path} exists already: give --out another folder, or say --overwrite")
+            if not was_written_here(path):
+                raise FileError(
+                    f"{path} was not written by ubend, or changed since: it is not replaced, give --out another folder"
+                )
 
 
 def _check_results_free(free: _Free, endings: tuple[str, ...], table: Path | None) -> None:

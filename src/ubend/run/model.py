@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ubend.data.formats import write_atomically
+from ubend.data.formats import reason_of, write_atomically
 from ubend.errors import FileError, ModelFileError
-from ubend.method.network import UNet, for_prediction
+from ubend.method.network import NetworkConfig, UNet, for_prediction
 from ubend.method.objects import ObjectRules
 from ubend.run.contract import Contract
 from ubend.run.device import choose_device
@@ -137,15 +137,24 @@ def load(path: str | Path, *, device: str | None = None) -> Model:
             _check_version(path, metadata)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path} is no model file, or damaged: {error}") from None
+        raise ModelFileError(f"{path} is no model file, or damaged: {reason_of(error)}") from None
     try:
         contract = Contract.from_dict(_contract_values(metadata))
-        with torch.random.fork_rng(devices=[]):
-            network = UNet(contract.network)
-        network.load_state_dict(tensors)
-    except (KeyError, TypeError, json.JSONDecodeError, RuntimeError) as error:
+        network = _network_of(contract.network, tensors)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # RecursionError is one of them
         raise ModelFileError(f"{path} is a damaged model file: {' '.join(str(error).split())[:300]}") from None
     return Model(network.eval(), contract, device=device)
+
+
+def _network_of(config: NetworkConfig, tensors: dict[str, torch.Tensor]) -> UNet:
+    """Build a network around weights: no memory is taken for one that does not fit them."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        network = UNet(config)
+    types = {key: value.dtype for key, value in network.state_dict().items()}
+    network.load_state_dict({key: value.to(types.get(key)) for key, value in tensors.items()}, assign=True)
+    return network
 
 
 def _contract_values(metadata: dict[str, str]) -> Any:

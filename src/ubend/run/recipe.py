@@ -27,6 +27,11 @@ RECIPES = ("default", "paper")
 BUDGETED = {"width": "network", "depth": "network", "size": "tiles", "batch": "tiles"}
 """What a budget may change, and the table it stands in."""
 
+LARGEST_FILE = 2**20
+"""Bytes of a recipe."""
+LARGEST_INTEGER = 2**63 - 1
+"""In a recipe; TOML promises as much."""
+
 T = TypeVar("T")
 
 _IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
@@ -226,15 +231,16 @@ def load_recipe(name: str | Path) -> Recipe:
     if str(name) in RECIPES:
         content = (files("ubend.run") / "recipes" / f"{name}.toml").read_bytes()
     elif path.is_file():
-        content = path.read_bytes()
+        content = _content_of(path)
     else:
         nearest = difflib.get_close_matches(str(name), RECIPES, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise RecipeError(f"no recipe {str(name)!r}: shipped are {', '.join(RECIPES)}, or give a TOML file{hint}")
     try:
         values = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{name} is not TOML: {error}") from None
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:  # tomllib of Python 3.11 has bugs
+        raise RecipeError(f"{name} is not TOML: {' '.join(str(error).split())[:120]}") from None
+    _check_integers(values, str(name))
     base = values.pop("base", "default")
     if base not in RECIPES:
         raise RecipeError(f"{name}: base is one of the shipped recipes, {' or '.join(RECIPES)}, not {base!r}")
@@ -244,6 +250,30 @@ def load_recipe(name: str | Path) -> Recipe:
     stated = {key: False for key, table in BUDGETED.items() if _states(values, table, key)}
     start = replace(start, budget=replace(start.budget, **stated))
     return _update(start, values, where=str(name))
+
+
+def _content_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror or error}") from None
+    if len(content) > LARGEST_FILE:
+        raise RecipeError(f"{path} is no recipe: it has more than {LARGEST_FILE} bytes")
+    return content
+
+
+def _check_integers(values: dict[str, Any], where: str) -> None:
+    """Refuse integers beyond what TOML promises, which Python may not even print."""
+    left: list[Any] = [values]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict | list):
+            left.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            raise RecipeError(
+                f"{where}: numbers go up to {LARGEST_INTEGER}, and one here has {value.bit_length()} bits"
+            )
 
 
 def _states(values: dict[str, Any], table: str, key: str) -> bool:

@@ -133,7 +133,8 @@ def _train(images: Sequence[Annotated], out: Path, keeper: Keeper, processes: Pr
         with told_if_gone():
             return train(images, keeper=keeper, processes=processes, **choices)
     except Stopped as stopped:
-        said = _left(out, keeper) if processes.first else "the first process has the checkpoints"
+        with keeper.signals.deferring():
+            said = _left(out, keeper) if processes.first else "the first process has the checkpoints"
         raise Stopped(f"{stopped}; {said}", signal=stopped.signal) from stopped
     except TrainingError as error:
         if processes.first and keeper.begun and (left := so_far(keeper.checkpoints.latest())) is not None:

@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from ubend import __version__
-from ubend.data.formats import check_writable, file_stem, image_files, why_not_written, write_atomically
+from ubend.data.formats import check_writable, file_stem, image_files, text_of, why_not_written, write_atomically
 from ubend.data.large import LargeImage, open_large
 from ubend.data.large_results import create_labels, create_probabilities, is_our_result
 from ubend.data.large_tiff import write_large_tiff
-from ubend.data.large_zarr import is_zarr
+from ubend.data.large_zarr import is_zarr, open_zarr_array
+from ubend.data.origin import is_for_labels, was_written_here
 from ubend.data.tables import write_table
 from ubend.errors import FileError, InputError, OutOfMemory, UbendError
 from ubend.method.geometry import Span, mirror, smallest_input_for, tile_spans
@@ -58,6 +59,8 @@ UNFINISHED = ".unfinished"
 """Ending of the folder that holds what is not finished."""
 JOB, DONE, WRITING = "job.json", "blocks.jsonl", "writing"
 """In that folder: what is being made; which blocks are done; a mark that results are being written."""
+_DAMAGE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What comes of reading a damaged note."""
 FAST = ZstdCodec(level=1)
 """Compression of what is only kept until the results are written."""
 
@@ -596,12 +599,24 @@ class _Names:
                 raise FileError(f"{path} would be the image itself, or inside it: choose another --out")
             if path.exists() and not (overwrite or begun):
                 raise FileError(f"{path} exists already: choose another folder or say --overwrite")
-            if path.is_dir() and not is_our_result(path):
+            if path.exists() and not (is_our_result(path) if path.is_dir() else was_written_here(path)):
                 raise FileError(f"{path} is no result of ubend, and is not replaced: choose another --out")
+            if path.exists() and not begun and is_for_labels(self.out, source.parent):
+                raise FileError(
+                    f"{path} is in the folder of the labels, where nothing is replaced: choose another --out"
+                )
+        if self.unfinished.exists() and not ((self.unfinished / JOB).exists() or _is_empty(self.unfinished)):
+            raise FileError(
+                f"{self.unfinished} is no unfinished job of ubend, and is not replaced: choose another --out"
+            )
         if self.unfinished.exists() and not (resume or overwrite):
             raise FileError(
                 f"{self.unfinished} holds what a stopped job has done: --resume goes on there, --overwrite begins anew"
             )
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 @dataclass(frozen=True)
@@ -625,30 +640,32 @@ class _Store:
         cls, folder: Path, image: LargeImage, contract: Contract, blocks: Sequence[Block], *, probabilities: bool
     ) -> "_Store":
         """Make both arrays, or open those that are there."""
-        if (folder / "labels.zarr").exists():
-            return cls.open(folder)
         planes, shape = len(image.planes), (image.rows, image.columns)
         tile = tuple(span.stop - span.start for span in (blocks[0].rows, blocks[0].columns))
         counts_objects = contract.task.kind == "instances"
+        arrays: dict[str, dict[str, Any]] = {}
         if probabilities or counts_objects:
             maps = contract.network.classes - (0 if probabilities else 1)
-            zarr.create_array(
-                folder / "maps.zarr", shape=(planes, maps, *shape), chunks=(1, maps, *tile), dtype="float32",
-                compressors=FAST,
-            )  # fmt: skip
+            arrays["maps.zarr"] = {"shape": (planes, maps, *shape), "chunks": (1, maps, *tile), "dtype": "float32"}
         dtype = (
             np.dtype(np.uint32) if counts_objects else predict_labels(contract, np.zeros((2, 1, 1), np.float32)).dtype
         )
         chunk = tuple(min(LABELS_CHUNK, length) for length in shape) if counts_objects else tile
-        zarr.create_array(
-            folder / "labels.zarr", shape=(planes, *shape), chunks=(1, *chunk), dtype=dtype, compressors=FAST
-        )
+        arrays["labels.zarr"] = {"shape": (planes, *shape), "chunks": (1, *chunk), "dtype": dtype}
+        for name, kind in arrays.items():
+            if not (folder / name).exists():
+                zarr.create_array(folder / name, compressors=FAST, **kind)
+            found = open_zarr_array(folder / name)
+            if any(getattr(found, what) != value for what, value in kind.items()):
+                raise FileError(
+                    f"{folder / name} is damaged, so that nothing can be continued: --overwrite begins anew"
+                )
         return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> "_Store":
-        maps = zarr.open_array(folder / "maps.zarr", mode="r+") if (folder / "maps.zarr").exists() else None
-        return cls(folder, maps, zarr.open_array(folder / "labels.zarr", mode="r+"))
+        maps = open_zarr_array(folder / "maps.zarr", "r+") if (folder / "maps.zarr").exists() else None
+        return cls(folder, maps, open_zarr_array(folder / "labels.zarr", "r+"))
 
     def write(self, block: Block, maps: NDArray[np.float32], contract: Contract) -> str:
         """Write what the network has found in a block; return the checksum."""
@@ -684,15 +701,18 @@ class _Store:
 
     def remember(self, block: Block, checksum: str) -> None:
         """Note that a block is done."""
-        with (self.folder / DONE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"block": block.number, "sha256": checksum}) + "\n")
+        try:
+            with (self.folder / DONE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"block": block.number, "sha256": checksum}) + "\n")
+        except OSError as error:
+            raise FileError(why_not_written(self.folder / DONE, error)) from error
 
     def done(self, blocks: Sequence[Block], contract: Contract) -> tuple[set[int], int]:
         """Return the numbers of the blocks that are there and have their checksum, and how many do not have it."""
         noted: dict[int, str] = {}
-        with contextlib.suppress(FileNotFoundError):
-            for line in (self.folder / DONE).read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):  # the line under way when it was stopped
+        if (self.folder / DONE).is_file():
+            for line in (self.folder / DONE).read_bytes().splitlines():
+                with contextlib.suppress(*_DAMAGE):  # the line under way when it was stopped
                     row = json.loads(line)
                     noted[int(row["block"])] = str(row["sha256"])
         right = {b.number for b in blocks if b.number in noted and self.checksum(b, contract) == noted[b.number]}
@@ -822,13 +842,13 @@ def _job(
 
 
 def _read_job(folder: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads((folder / JOB).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (folder / JOB).exists():
         return None
-    except ValueError:
+    try:
+        found = json.loads(text_of(folder / JOB))
+    except _DAMAGE:
         found = None
-    if not isinstance(found, dict) or not isinstance(found.get("tile"), int):
+    if not isinstance(found, dict) or type(found.get("tile")) is not int:
         raise FileError(f"{folder / JOB} is damaged, so that nothing can be continued: --overwrite begins anew")
     return found
 

@@ -25,8 +25,9 @@ CONSTANT = 0.01
 class Signals:
     """Within the block SIGINT (Ctrl-C) and SIGTERM raise `Stopped`; while `deferred`, they are only remembered.
 
-    So a training step is never cut in two: it is finished, a checkpoint is written, then the run stops. A second signal
-    stops at once. In a thread that is not the main one, where Python allows no handlers, nothing changes.
+    So a training step is never cut in two: it is finished, a checkpoint is written, then the run stops. A second Ctrl-C
+    stops at once; a second SIGTERM does not, for schedulers send it to a process and to the one that started it. In a
+    thread that is not the main one, where Python allows no handlers, nothing changes.
 
     Attributes
     ----------
@@ -63,7 +64,7 @@ class Signals:
             self.deferred = False
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        again, self.asked = self.asked != 0, number
+        again, self.asked = self.asked != 0 and number == signal.SIGINT, number
         if again or not self.deferred:
             raise Stopped("stopped", signal=number)
 
