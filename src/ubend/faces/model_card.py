@@ -55,14 +55,15 @@ def print_card(console: Console, contract: Contract, *, name: str) -> None:
     for title, lines in sections.items():
         console.print(f"\n[bold]{title}[/]")
         for key, value in lines.items():
-            console.print(escape(_wrapped(key.ljust(widest + 2), value, console.width)), soft_wrap=True)
+            for line in _wrapped(key.ljust(widest + 2), value, console.width):
+                console.print(escape(line), soft_wrap=True)
 
 
-def _wrapped(key: str, value: str, width: int) -> str:
+def _wrapped(key: str, value: str, width: int) -> list[str]:
     """Put a value beside its key, over as many lines as it needs, and no blanks at their ends."""
     room = max(width - len(key), _NARROWEST)
-    lines = [line for part in value.splitlines() for line in textwrap.wrap(part, room)] or [""]
-    return key + f"\n{' ' * len(key)}".join(lines)
+    first, *others = [line for part in value.splitlines() for line in textwrap.wrap(part, room)] or [""]
+    return [key + first, *(" " * len(key) + line for line in others)]
 
 
 def card_for_programs(contract: Contract) -> dict[str, Any]:
