@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint types check clean
+.PHONY: demo test test-all lint types audit check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ubend demo --out ubend-demo --overwrite
@@ -21,6 +21,13 @@ lint: $(VENV)/.installed
 
 types: $(VENV)/.installed
 	$(BIN)/mypy
+
+# Known weaknesses of the pinned packages. It asks the network, so it tells and never fails.
+audit:
+	@if ! command -v pip-audit >/dev/null; then echo "audit: skipped, pip-audit is not here (pip install pip-audit)"; \
+	elif timeout 120 pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off 2>&1; \
+	then echo "audit: no known weakness in constraints.txt"; \
+	else echo "audit: could not run, or found what stands above"; fi
 
 check: lint types test
 

@@ -1,7 +1,13 @@
 """What a user may rely on: no seam, the same again, no pickle, nothing lost."""
 
+import contextlib
+import errno
+import io
+import json
 import os
+import pickle
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,23 +15,40 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ubend
-from ubend.data.annotated import Task
-from ubend.data.formats import write_labels
+from ubend.data.annotated import Task, find_pairs, read_pairs
+from ubend.data.formats import (
+    read_images,
+    read_labels,
+    read_probabilities,
+    write_labels,
+    write_picture,
+    write_probabilities,
+)
+from ubend.data.large import open_large
+from ubend.data.large_results import LargeResult
+from ubend.data.large_tiff import write_large_tiff
+from ubend.data.rois import read_drawn, write_geojson, write_rois
 from ubend.data.simulated import simulate
-from ubend.errors import FileError
+from ubend.data.tables import write_table
+from ubend.errors import FileError, UbendError
 from ubend.method.geometry import halo, smallest_input_for, tile_spans
 from ubend.method.network import NetworkConfig, UNet
+from ubend.method.outlines import trace_outlines
 from ubend.method.overlap_tile import cut_tile
 from ubend.run.contract import Contract, Normalisation
+from ubend.run.evaluation import evaluate_folders
 from ubend.run.folders import predict_folder
 from ubend.run.memory import smallest_tile
 from ubend.run.model import Model
+from ubend.run.recipe import load_recipe
 from ubend.run.runs import train_folder
+from ubend.run.scale import predict_large
 from ubend.run.training import train
 
 SOURCE = Path(ubend.__file__).parent
@@ -236,6 +259,96 @@ def test_nothing_that_is_read_can_run(forbidden):
     assert found == []
 
 
+def test_no_way_in_loads_a_pickle(tmp_path, model):
+    """A file that would run when it is unpickled, under every name that something here reads."""
+    payload = Payload(tmp_path / "ran")
+    pickle.loads(pickle.dumps(payload))
+    assert payload.mark.exists()  # so it would
+    payload.mark.unlink()
+    for name, content in hostile_files(payload).items():
+        for read in ways_in(tmp_path, model):
+            path = tmp_path / name
+            path.write_bytes(content)
+            with pytest.raises(UbendError):
+                read(path)
+            assert not payload.mark.exists(), (name, read)
+
+
+class Payload:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def hostile_files(payload):
+    plain, array, torch_file = pickle.dumps(payload), io.BytesIO(), io.BytesIO()
+    np.save(array, np.array([[payload]], object), allow_pickle=True)
+    torch.save(payload, torch_file)
+    endings = ("tif", "png", "jpg", "bmp", "npy", "zip", "roi", "geojson", "safetensors", "toml", "json", "pt")
+    found = {f"x.{ending}": plain for ending in endings}
+    return found | {"x_seg.npy": array.getvalue(), "x.npz": torch_file.getvalue(), "model.zip": torch_file.getvalue()}
+
+
+def ways_in(folder, model):
+    """Everything that opens a file."""
+
+    def as_data(path):
+        data = folder / f"data of {path.name}"
+        for part in ("images", "masks"):
+            (data / part).mkdir(parents=True, exist_ok=True)
+        write_labels(data / "images" / "x.tif", np.eye(9, dtype=int), overwrite=True)
+        shutil.copy(path, data / "masks")
+        read_pairs(find_pairs(data))
+
+    def as_images(path):
+        result = predict_folder(model, path, folder / "results", overwrite=True)
+        raise FileError(*result.failed.values())
+
+    def as_chunk(path):
+        for zarr_format, codecs in ((2, {"id": "pickle"}), (2, None)):
+            shutil.rmtree(folder / "x.zarr", ignore_errors=True)
+            meta = {"zarr_format": zarr_format, "shape": [9, 9], "chunks": [9, 9], "dtype": "|u1", "fill_value": 0}
+            meta |= {"order": "C", "filters": None, "compressor": codecs}
+            (folder / "x.zarr").mkdir()
+            (folder / "x.zarr" / ".zarray").write_text(json.dumps(meta))
+            shutil.copy(path, folder / "x.zarr" / "0.0")
+            with contextlib.suppress(UbendError) if codecs else contextlib.nullcontext():
+                open_large(folder / "x.zarr").read((), slice(None), slice(None))
+
+    def as_metadata(path):
+        for name in (".zarray", ".zattrs", "zarr.json"):
+            shutil.rmtree(folder / "y.zarr", ignore_errors=True)
+            (folder / "y.zarr").mkdir()
+            (folder / "y.zarr" / ".zgroup").write_text('{"zarr_format": 2}')
+            shutil.copy(path, folder / "y.zarr" / name)
+            with contextlib.suppress(UbendError):
+                open_large(folder / "y.zarr")
+        raise FileError("none of them")
+
+    def as_stopped_job(path):
+        unfinished = folder / "out" / "z.unfinished"
+        unfinished.mkdir(parents=True, exist_ok=True)
+        model.save(folder / "saved", overwrite=True)
+        tifffile.imwrite(folder / "z.tif", np.eye(80, dtype=np.uint8))
+        for name in ("blocks.jsonl", "job.json"):
+            shutil.copy(path, unfinished / name)
+        predict_large(folder / "saved", folder / "z.tif", folder / "out", resume=True, device="cpu")
+
+    def as_results(path):
+        shutil.copy(path, folder / "data" / path.name)
+        evaluate_folders(path, folder / "data" / path.name)
+
+    (folder / "data").mkdir(exist_ok=True)
+    return (
+        read_images, read_labels, read_probabilities, open_large, read_drawn, ubend.load, load_recipe,
+        as_data, as_images, as_chunk, as_metadata, as_stopped_job, as_results, LargeResult.open,
+    )  # fmt: skip
+
+
 # nothing lost
 
 
@@ -283,3 +396,192 @@ def test_predicting_changes_no_image(mine, model):
     predict_folder(model, mine / "images", mine / "new", probabilities=True)
     predict_folder(model, mine / "images", mine / "new", probabilities=True, overwrite=True)
     assert before.items() <= everything(mine).items()
+
+
+# nothing half written
+
+
+WRITERS = {
+    "labels.tif": lambda path: write_labels(path, np.arange(10_000).reshape(100, 100)),
+    "labels.png": lambda path: write_labels(path, np.random.default_rng(0).integers(0, 999, (80, 80))),
+    "probabilities.tif": lambda path: write_probabilities(path, np.random.default_rng(0).random((2, 60, 60))),
+    "picture.png": lambda path: write_picture(path, [np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8)]),
+    "table.csv": lambda path: write_table(path, {"id": np.arange(9000)}),
+    "rois.zip": lambda path: write_rois(path, trace_outlines(np.arange(400).reshape(20, 20))),
+    "x.geojson": lambda path: write_geojson(path, trace_outlines(np.arange(400).reshape(20, 20))),
+    "large.tif": lambda path: write_large_tiff(path, np.arange(10_000).reshape(100, 100), maximum=9999),
+    "model.safetensors": lambda path: random_model(1, "same", "batch", 0).save(path),
+}
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow beyond 4000 bytes, whoever writes it: the system itself refuses."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited(write, path):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+        try:
+            write(path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_disk_that_fills_up_leaves_no_half_file(name, small_disk, tmp_path):
+    WRITERS[name](tmp_path / f"whole {name}")
+    assert (tmp_path / f"whole {name}").stat().st_size > 4000
+    before = everything(tmp_path)
+    with pytest.raises(FileError, match="no space left") as caught:
+        small_disk(WRITERS[name], tmp_path / name)
+    assert str(caught.value).isprintable()
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("name", WRITERS)
+def test_nor_does_one_that_says_so_only_at_the_end(name, code, tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(FileError, match=r"Cannot write .*"):
+        WRITERS[name](tmp_path / name)
+    assert everything(tmp_path) == {}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_nor_does_who_is_interrupted(name, tmp_path, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        WRITERS[name](tmp_path / name)
+    assert everything(tmp_path) == {}
+
+
+def test_every_file_is_written_whole_or_not_at_all():
+    """Whatever opens a file to write does so for `write_atomically`, or is named here with its reason."""
+    allowed = {
+        "data/formats.py": 2,  # write_picture and write_labels, for write_atomically
+        "data/large_results.py": 1,  # metadata, for write_atomically
+        "run/scale.py": 1,  # notes of blocks, a line at a time: a line that is cut is not counted
+    }
+    opens = re.compile(r"\.open\(\"[wax]|\.write_(text|bytes)\(")
+    atomic = re.compile(r"\b(part|temporary|path: path)\.|write_atomically|^\s*>>>|^\s*\.\.\.")
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = path.relative_to(SOURCE).as_posix()
+        if name == "run/training.py":  # its log grows with each step
+            continue
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if opens.search(line)]
+        assert len([line for line in lines if not atomic.search(line)]) <= allowed.get(name, 0), (name, lines)
+
+
+# nothing goes out, nothing is left behind
+
+
+WATCHED = """
+import sys
+def watch(event, args):
+    if event in FORBIDDEN and args[0] != "fc-list":  # by which matplotlib finds fonts, once
+        sys.stderr.write(f"{event} {args}\\n")
+        raise PermissionError(event)
+FORBIDDEN = {
+    "socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.sendto",
+    "socket.sendmsg", "socket.bind", "urllib.Request", "http.client.connect", "ftplib.connect", "smtplib.connect",
+    "webbrowser.open", "pickle.find_class", "os.system", "subprocess.Popen",
+}
+sys.addaudithook(watch)
+"""
+
+DEMO = """
+from ubend.faces import demo
+from ubend.faces.cli import run
+demo.TRAINING_IMAGES, demo.TEST_IMAGES, demo.TRAINING_SHAPE, demo.TEST_SHAPE = 3, 1, (64, 64), (70, 80)
+sys.argv = ["ubend", "demo", "--out", sys.argv[1], "--minutes", "0.02", "--device", "cpu", "--sample", "membranes"]
+run()
+"""
+
+
+def in_a_new_process(code, *arguments, folder):
+    environment = os.environ | {"PYTHONPATH": str(SOURCE.parent), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(folder)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=environment,
+        check=False, cwd=folder,
+    )  # fmt: skip
+
+
+def test_the_whole_job_needs_no_network_and_no_other_program(tmp_path):
+    done = in_a_new_process(WATCHED + DEMO, tmp_path / "demo", folder=tmp_path)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert (tmp_path / "demo" / "demo.png").exists()
+
+
+def test_the_watch_would_notice(tmp_path):
+    code = "import socket; socket.create_connection(('127.0.0.1', 9))"
+    assert "PermissionError: socket." in in_a_new_process(WATCHED + code, folder=tmp_path).stderr
+
+
+IMPORT = """
+import logging, os, signal, sys, threading, warnings
+opened = []
+def watch(event, args):
+    if event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        opened.append(args[0])
+    if event.startswith(("socket.", "subprocess.", "os.system", "os.mkdir", "os.remove", "os.rename")):
+        opened.append((event, args))
+sys.addaudithook(watch)
+def state():
+    return (
+        list(warnings.filters), list(logging.getLogger().handlers), logging.getLogger().level, threading.active_count(),
+        dict(os.environ), os.getcwd(), os.umask(os.umask(0)), signal.getsignal(signal.SIGINT), sys.excepthook,
+        sys.getrecursionlimit(), sys.path[:], sys.stdout, sys.stderr,
+    )
+before = state()
+import ubend
+assert state() == before, (state(), before)
+assert opened == [], opened
+heavy = {"torch", "numpy", "matplotlib", "zarr", "tifffile", "PIL", "logging.config"} & sys.modules.keys()
+assert heavy == set(), heavy
+"""
+
+EVERYTHING = """
+import torch
+before = torch.get_num_threads(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
+seed, filters = torch.initial_seed(), list(warnings.filters)
+import importlib, pkgutil
+for module in pkgutil.walk_packages(ubend.__path__, "ubend."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+assert before == (torch.get_num_threads(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled())
+assert seed == torch.initial_seed()
+assert logging.getLogger().handlers == []
+assert "matplotlib.pyplot" not in sys.modules
+assert opened == [], opened
+assert threading.active_count() == 1
+"""
+
+
+@pytest.mark.parametrize("more", ["", EVERYTHING], ids=["ubend", "all of it"])
+def test_importing_changes_nothing(more, tmp_path):
+    done = in_a_new_process(IMPORT + more, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_here_speaks_to_the_network():
+    forbidden = re.compile(
+        r"^\s*(import|from) (socket|ssl|http|urllib|requests|httpx|aiohttp|ftplib|smtplib|webbrowser)\b"
+    )
+    found = [
+        f"{path.relative_to(SOURCE)}: {line}"
+        for path in SOURCE.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if forbidden.match(line)
+    ]
+    assert found == []

@@ -14,7 +14,7 @@ def parsed(svg):
 
 
 def points(svg, kind):
-    [element] = [one for one in parsed(svg).iter() if one.get("class") == kind]
+    [element] = [one for one in parsed(svg).iter() if one.get("class") == kind and one.get("points")]
     return [tuple(map(float, pair.split(","))) for pair in element.get("points").split()]
 
 

@@ -53,6 +53,15 @@ def test_objects_that_hang_together_are_parted(contract):
 
 
 @pytest.mark.usefixtures("image_is_probability")
+def test_what_is_held_out_is_scored_as_the_model_predicts(contract):
+    net, [one, two] = UNet(contract.network), held_out(joined=True)
+    tuned = tune_objects(net, [one], contract, [two], scored=["0"])
+    assert tuned.quality["AP@0.5 (pooled)"] == 1  # by the rules that were chosen
+    assert tune_objects(net, [one], contract, [two]).quality == {}
+    assert tune_objects(net, [one], contract, scored=["0", "left out"]).quality == {}
+
+
+@pytest.mark.usefixtures("image_is_probability")
 def test_nothing_better_leaves_the_choice(contract):
     assert tune_objects(UNet(contract.network), held_out(joined=False), contract) == contract
 

@@ -851,7 +851,8 @@ def _array_pages(path: Path) -> list[_Page]:
     """Read a .npy of label images; never one that holds Python objects."""
     check_is_file(path)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, a file must be as long as its header says
+        with np.errstate(over="ignore"):  # mapped, a file must be as long as its header says
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except PermissionError as error:
         raise FileError(f"Cannot read {path}: permission denied.") from error
     except (*UNREADABLE, tokenize.TokenError) as error:

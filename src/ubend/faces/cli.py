@@ -198,7 +198,10 @@ def train(
     if "folds" in model.contract.provenance:
         console.print(f"Quality, {_of_folds(model.contract)}: {_with_intervals(model.contract)}")
     elif model.contract.quality:
-        before = ", before that choice" if model.contract.task.kind == "instances" else ""
+        before = ""
+        if model.contract.task.kind == "instances":
+            tuned = model.contract.provenance.get("scored") == "as it predicts"
+            before = ", which helped to choose that" if tuned else ", before that choice"
         console.print(f"On held-out images{before}: {_in_one_line(model.contract.quality)}")
     else:
         why = (

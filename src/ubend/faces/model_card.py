@@ -55,15 +55,15 @@ def print_card(console: Console, contract: Contract, *, name: str) -> None:
     for title, lines in sections.items():
         console.print(f"\n[bold]{title}[/]")
         for key, value in lines.items():
-            for line in _wrapped(key.ljust(widest + 2), value, console.width):
+            for line in _wrapped(key.ljust(widest + 2), value, console.width).split("\n"):
                 console.print(escape(line), soft_wrap=True)
 
 
-def _wrapped(key: str, value: str, width: int) -> list[str]:
+def _wrapped(key: str, value: str, width: int) -> str:
     """Put a value beside its key, over as many lines as it needs, and no blanks at their ends."""
     room = max(width - len(key), _NARROWEST)
-    first, *others = [line for part in value.splitlines() for line in textwrap.wrap(part, room)] or [""]
-    return [key + first, *(" " * len(key) + line for line in others)]
+    lines = [line for part in value.splitlines() for line in textwrap.wrap(part, room)] or [""]
+    return key + f"\n{' ' * len(key)}".join(lines)
 
 
 def card_for_programs(contract: Contract) -> dict[str, Any]:
@@ -181,9 +181,13 @@ def _quality(contract: Contract) -> dict[str, str]:
         for name, value in shown
     }
     if folds is None:
-        lines["Measured on"] = f"{count(len(contract.provenance.get('held_out', {})), 'held-out image')}, in one view"
-        if contract.task.kind == "instances":
-            lines["Measured on"] += ", before the rules for objects were chosen"
+        on = count(len(contract.provenance.get("held_out", {})), "held-out image")
+        how = "in one view"
+        if contract.provenance.get("scored") == "as it predicts":
+            how = "as the model predicts; the rules for objects were chosen on them too, which flatters a little"
+        elif contract.task.kind == "instances":
+            how = "in one view, before the rules for objects were chosen"
+        lines["Measured on"] = f"{on}, {how}"
     else:
         chosen = ", rules for objects from the other folds" if contract.task.kind == "instances" else ""
         lines["Measured on"] = (

@@ -27,8 +27,8 @@ RECIPES = ("default", "paper")
 BUDGETED = {"width": "network", "depth": "network", "size": "tiles", "batch": "tiles"}
 """What a budget may change, and the table it stands in."""
 
-LARGEST_FILE = 2**20
-"""Bytes of a recipe."""
+LARGEST_FILE = 2**15
+"""Bytes of a recipe. Python takes a time that grows with the square of them, for keys such as a.a.a.a."""
 LARGEST_INTEGER = 2**63 - 1
 """In a recipe; TOML promises as much."""
 

@@ -306,7 +306,9 @@ def train(  # noqa: PLR0913
         keeper=keeper, processes=processes,
     )  # fmt: skip
     if processes.first:
-        contract = tune_objects(net.to(chosen), job.tuned_on, contract, seconds_left=clock.until_closing)
+        contract = tune_objects(
+            net.to(chosen), job.tuned_on, contract, scored=hashes[1], seconds_left=clock.until_closing
+        )
     provenance = contract.provenance | {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "images": hashes[0],
@@ -317,6 +319,8 @@ def train(  # noqa: PLR0913
         "machine": f"{platform.system()} {platform.machine()}, {chosen.type}",
         "versions": versions(),
     }
+    if contract.quality:  # of the model as it predicts
+        quality, provenance["scored"] = contract.quality, "as it predicts"
     if dealt is not None and found is not None:
         quality, provenance["folds"] = found.evaluation.overall, described(annotated, dealt, found)
     known = {name: score for name, score in quality.items() if math.isfinite(score)}  # NaN is no JSON
