@@ -84,6 +84,9 @@ def test_a_lost_key_is_damage(lost):
         {"reference": []},
         {"reference": asdict(reference_of([LOOK])) | {"channels": []}},
         {"reference": {"images": 1}},
+        {"provenance": {"held_out": ["a"]}},
+        {"provenance": {"plan": "all"}},
+        {"provenance": {"plan": [1]}},
     ],
 )
 def test_a_wrong_value_is_damage(change):

@@ -182,6 +182,8 @@ def _check_values(contract: Contract) -> None:
         "pixel_size": contract.pixel_size is None or (_is_number(contract.pixel_size) and contract.pixel_size > 0),
         "quality": _are_numbers(contract.quality),
         "images": isinstance(made.get("images", {}), dict),
+        "held_out": isinstance(made.get("held_out", {}), dict),
+        "plan": isinstance(made.get("plan", []), list) and all(isinstance(line, str) for line in made.get("plan", [])),
         "versions": isinstance(made.get("versions", {}), dict),
         "folds": folds is None or _are_folds(folds, contract.quality),
     }
