@@ -34,6 +34,42 @@ def test_the_last_two_are_kept(kept):
     assert (found.tensors["w"] == 4).all()
 
 
+def test_a_run_that_replaces_another_leaves_nothing_of_it(kept):
+    for step in (1, 2):
+        write(kept, step)
+    kept.keep_network(1, UNet(NetworkConfig(width=2, depth=1)), "one")
+    kept.write({}, {"step": 0}, anew=True)
+    assert [path.name[:6] for path in kept.folder.iterdir()] == ["000003"]
+
+
+def test_a_damaged_one_is_none_of_the_two_that_are_kept(kept):
+    for step in (1, 2):
+        write(kept, step)
+    sorted(kept.folder.iterdir())[-1].write_bytes(b"damaged")
+    assert kept.latest().state == {"step": 1}
+    write(kept, 2)
+    assert [path.name[:6] for path in sorted(kept.folder.iterdir())] == ["000001", "000003"]
+
+
+def test_another_process_at_the_same_run_is_refused(kept):
+    write(kept, 1)
+    with pytest.raises(FileError, match=r"another process is training in .*run: wait for it, or stop it"):
+        write(Checkpoints(kept.folder), 2)
+    kept.unlock()
+    write(Checkpoints(kept.folder), 2)
+
+
+def test_one_that_cannot_be_read_is_not_called_damaged(kept, monkeypatch):
+    write(kept, 1)
+
+    def refused(_path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refused)
+    with pytest.raises(FileError, match=r"cannot read .*: Permission denied"):
+        kept.latest()
+
+
 @given(st.data())
 def test_one_bit_is_found(tmp_path_factory, data):
     kept = Checkpoints(tmp_path_factory.mktemp("run") / "checkpoint")
@@ -106,13 +142,14 @@ def test_when_the_next_is_due(tmp_path):
 def test_networks_of_folds(kept):
     net = UNet(NetworkConfig(width=2, depth=1), generator=torch.Generator().manual_seed(0))
     write(kept, 1)
-    kept.keep_network(2, net)
-    assert kept.network_of(1) is None
-    found = kept.network_of(2)
+    kept.keep_network(2, net, "one")
+    assert kept.network_of(1, "one") is None
+    assert kept.network_of(2, "another run") is None
+    found = kept.network_of(2, "one")
     assert all((value == found[name]).all() for name, value in net.state_dict().items())
     [path] = kept.folder.glob("fold-2-*")
     path.write_bytes(path.read_bytes()[:-1])
-    assert kept.network_of(2) is None
+    assert kept.network_of(2, "one") is None
     assert kept.damaged == [path.name]
 
 

@@ -94,6 +94,13 @@ def test_the_same_pixels_are_not_on_both_sides(copies, share, seed):
     assert rest
 
 
+@given(seed=st.integers(0, 99))
+def test_nor_if_they_alone_show_a_class(seed):
+    images = [different(k) for k in (0, 1, 2, 3, 4, 4)]
+    rest, held = hold_out(images, 0.4, seed, few_values=True)
+    assert not {image.name for image in rest} & {image.name for image in held}
+
+
 @given(number=st.integers(1, 200), share=st.floats(0, 0.999), seed=st.integers(0, 2**63))
 def test_every_image_is_trained_on_or_held_out_never_both(number, share, seed):
     images = [different(k) for k in range(number)]

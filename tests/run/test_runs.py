@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -289,31 +290,123 @@ def test_nonsense_leaves_the_last_good_model(folder, tiny, tmp_path, monkeypatch
         return step(state, *args, **kwargs)
 
     monkeypatch.setattr(training, "_step", spoilt)
-    with pytest.raises(TrainingError, match=r"became nan\. The last good model, of step 4, is in .*run"):
-        train_folder(folder, tmp_path / "run", recipe=often(tiny), steps=9)
+    with pytest.raises(TrainingError, match=r"became nan\. The last good model, of step 4, is in .*run; begin anew"):
+        train_folder(folder, tmp_path / "run", recipe=tiny, steps=9)  # no checkpoint on the way
     assert load(tmp_path / "run").contract.provenance["steps"] == 4
 
 
 def test_killed_twenty_times_it_ends_with_the_same_weights(folder, tiny, tmp_path):
-    """SIGKILL at random moments: while it reads, steps, validates, writes a checkpoint or the model."""
+    """SIGKILL at random moments of a real run: in a step, in a validation, while it writes a checkpoint."""
     start = multiprocessing.get_context("forkserver")
     start.set_forkserver_preload(["ubend.run.runs"])
-    moments, steps = random.Random(0), 150
+    moments, steps, out = random.Random(0), 250, tmp_path / "run"
 
-    def killed_after(seconds, out):
-        """Start or resume the run; whether it was killed."""
+    def begin(folder_of_run):
         choices = {"recipe": often(tiny), "steps": steps, "resume": True, "device": "cpu", "seed": 3}
-        process = start.Process(target=train_folder, args=(folder, out), kwargs=choices)
+        process = start.Process(target=train_folder, args=(folder, folder_of_run), kwargs=choices)
         process.start()
-        process.join(seconds)
+        return process
+
+    def newest():
+        return max((path.name[:6] for path in (out / "checkpoint").glob("0*.safetensors")), default="")
+
+    def killed_after(checkpoints):
+        """Start or resume the run, and kill it soon after so many checkpoints; whether it was in its training."""
+        process, seen = begin(out), {newest()}
+        while process.is_alive() and len(seen) <= checkpoints:
+            seen.add(newest())
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.02))
         process.kill()
         process.join()
-        assert process.exitcode in (0, -signal.SIGKILL)
-        return process.exitcode != 0
+        assert process.exitcode == -signal.SIGKILL
+        return len(seen) > 1
 
-    assert not killed_after(None, tmp_path / "other")
-    kills = sum(killed_after(moments.uniform(0.05, 0.4), tmp_path / "run") for _ in range(20))
-    assert not killed_after(None, tmp_path / "run")
-    assert kills >= 10
-    assert same(load(tmp_path / "other"), load(tmp_path / "run"))
-    assert logged(tmp_path / "run", "step") == [(str(step),) for step in range(1, steps + 1)]
+    whole = begin(tmp_path / "other")
+    killed = sum(killed_after(moments.randrange(1, 10)) for _ in range(20))
+    last = begin(out)
+    for process in (whole, last):
+        process.join()
+        assert process.exitcode == 0
+    assert killed >= 19
+    assert same(load(tmp_path / "other"), load(out))
+    assert logged(out, "step", "energy") == logged(tmp_path / "other", "step", "energy")
+
+
+class Killed(BaseException):
+    """As if the process had ended there."""
+
+
+@pytest.mark.parametrize(
+    "place", ["training.validate", "training.tune_objects", "model.Model.save", "runs.write_atomically", "remove"]
+)
+def test_killed_at_the_end_it_ends_with_the_same_weights(place, folder, tiny, tmp_path, monkeypatch):
+    out, other = tmp_path / "run", tmp_path / "other"
+    choices = {"recipe": often(tiny), "steps": 6, "task": "instances", "folds": 2 if place == "remove" else None}
+    whole = train_folder(folder, other, **choices)
+
+    def killed(*_arguments, **_choices):
+        raise Killed
+
+    def removed_in_part(checkpoints):
+        for path in sorted(checkpoints.folder.iterdir())[-2:]:
+            path.unlink()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if place == "remove":
+            patch.setattr("ubend.run.checkpoint.Checkpoints.remove", removed_in_part)
+        else:
+            patch.setattr(f"ubend.run.{place}", killed)
+        with pytest.raises(Killed):
+            train_folder(folder, out, **choices)
+    again = train_folder(folder, out, resume=True)
+    assert same(whole, again)
+    assert again.contract.objects == whole.contract.objects
+    assert again.contract.quality == whole.contract.quality
+    assert not (out / "checkpoint").exists()
+
+
+def test_a_run_takes_nothing_from_the_folds_of_one_that_it_replaces(folder, tiny, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train_folder(folder, out, recipe=tiny, steps=3, folds=2, on_step=stop_at(2, fold=3))
+    seen = []
+    wider = replace(tiny, network=replace(tiny.network, width=5))
+    train_folder(folder, out, recipe=wider, steps=2, folds=2, overwrite=True, on_step=lambda p: seen.append(p.fold))
+    assert seen == [1, 1, 2, 2, 3, 3, 4, 4, 0, 0]
+
+
+@pytest.mark.parametrize(("asked", "said"), [({"steps": 4}, "steps 3, not 4"), ({"seed": 9}, "seed 7, not 9")])
+def test_a_run_that_is_done_is_the_one_asked_for(asked, said, folder, tiny, tmp_path):
+    train_folder(folder, tmp_path / "run", recipe=tiny, steps=3, seed=7)
+    train_folder(folder, tmp_path / "run", recipe=tiny, steps=3, seed=7, resume=True)
+    with pytest.raises(InputError, match=f"run that is done, with {said}: begin anew with --overwrite"):
+        train_folder(folder, tmp_path / "run", recipe=tiny, resume=True, **asked)
+
+
+def test_a_model_of_a_stopped_run_is_not_taken_for_the_whole(folder, tiny, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train_folder(folder, out, recipe=tiny, steps=3, on_step=stop_at(2))
+    for path in (out / "checkpoint").iterdir():
+        path.unlink()
+    with pytest.raises(FileError, match="was stopped, and its checkpoints are gone: begin anew with --overwrite"):
+        train_folder(folder, out, resume=True)
+
+
+def test_a_full_disk_on_the_way_says_how_to_go_on(folder, tiny, tmp_path, monkeypatch):
+    fsync, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 8:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileError, match=r"holds the checkpoints until then: go on with --resume"):
+        train_folder(folder, tmp_path / "run", recipe=often(tiny), steps=9)
+    monkeypatch.undo()
+    whole = train_folder(folder, tmp_path / "other", recipe=often(tiny), steps=9)
+    assert same(whole, train_folder(folder, tmp_path / "run", resume=True))

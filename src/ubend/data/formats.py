@@ -553,12 +553,23 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], *, overw
             os.fsync(handle.fileno())
         check_free(path, overwrite=overwrite)  # another process may have been faster
         part.replace(path)
+        _flush_folder(path.parent)
     except UbendError:
         raise
     except OSError as error:
         raise FileError(why_not_written(path, error)) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the disk remember the new name before a power cut, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from ubend.run.contract import Contract
     from ubend.run.evaluation import Evaluation
     from ubend.run.folds import FoldsState
+    from ubend.run.keeper import Resumed
     from ubend.run.model import Model
     from ubend.run.scale import LargePrediction
     from ubend.run.training import Progress as TrainingProgress
-    from ubend.run.training import Resumed
     from ubend.run.verification import Verification
 
 app = typer.Typer(

@@ -8,6 +8,7 @@ disk, found out by its checksum; then the one before counts.
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,11 @@ from safetensors.torch import load, save
 from ubend.data.formats import write_atomically
 from ubend.errors import FileError
 from ubend.method.network import UNet
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 FOLDER = "checkpoint"
 """Where a run keeps its checkpoints while it lasts."""
@@ -80,6 +86,7 @@ class Checkpoints:
     now: Callable[[], float] = perf_counter
     damaged: list[str] = field(default_factory=list)
     _last: float = field(init=False, default=math.nan)
+    _locked: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._last = self.now()
@@ -93,19 +100,24 @@ class Checkpoints:
         """Whether there is a checkpoint, good or damaged."""
         return bool(self._files(_STATE))
 
-    def write(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Write the next one, and drop those before the last two.
+    def write(self, tensors: dict[str, torch.Tensor], state: dict[str, Any], *, anew: bool = False) -> None:
+        """Write the next one, and drop those before the last two that are whole.
+
+        With `anew`, it is the first of a run that replaces another, of which all go once it is written.
 
         Raises
         ------
         FileError
-            If it cannot be written; those before stay.
+            If it cannot be written, or another process is at this run; those before stay.
         """
         files = self._files(_STATE)
         number = 1 + (_number(_STATE, files[-1]) if files else 0)
         self._write(f"{number:06d}", tensors, state)
-        for path in self._files(_STATE)[:-KEPT]:
-            path.unlink()
+        *before, last = self._files(_STATE)
+        whole = [path for path in before if path.name not in self.damaged]
+        for path in [*self._files(_NETWORK), *before] if anew else set(before) - set(whole[1 - KEPT :]):
+            if path != last:
+                path.unlink()
         self._last = self.now()
 
     def latest(self) -> Checkpoint | None:
@@ -125,20 +137,49 @@ class Checkpoints:
             raise FileError(f"all checkpoints in {self.folder} are damaged ({names}): train anew with --overwrite")
         return None
 
-    def keep_network(self, fold: int, network: UNet) -> None:
-        """Keep the network of a fold that is done."""
-        self._write(f"fold-{fold}", dict(network.state_dict()), {"fold": fold})
+    def keep_network(self, fold: int, network: UNet, run: str) -> None:
+        """Keep the network of a fold of a run that is done."""
+        self._write(f"fold-{fold}", dict(network.state_dict()), {"fold": fold, "run": run})
 
-    def network_of(self, fold: int) -> dict[str, torch.Tensor] | None:
-        """Read the weights of a fold that is done; None if it is not, or its file is damaged."""
+    def network_of(self, fold: int, run: str) -> dict[str, torch.Tensor] | None:
+        """Read the weights of a fold of a run that is done; None if it is not, or its file is damaged."""
         for path in self._files(_NETWORK):
-            if _number(_NETWORK, path) == fold and (found := self._read(_NETWORK, path)) is not None:
+            if _number(_NETWORK, path) != fold or (found := self._read(_NETWORK, path)) is None:
+                continue
+            if found.state["run"] == run:
                 return found.tensors
         return None
 
+    def lock(self) -> None:
+        """Keep other processes from writing into the folder for as long as this one lives; Linux and macOS.
+
+        Raises
+        ------
+        FileError
+            If another one does already.
+        """
+        if fcntl is None or self._locked is not None:
+            return
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise FileError(f"another process is training in {self.folder.parent}: wait for it, or stop it") from None
+        except OSError:  # a file system that knows no locks
+            os.close(descriptor)
+            return
+        self._locked = descriptor
+
+    def unlock(self) -> None:
+        """Let others write."""
+        if self._locked is not None:
+            os.close(self._locked)
+            self._locked = None
+
     def remove(self) -> None:
         """Remove all of them, and nothing else."""
-        for pattern in (_UNFINISHED, _STATE, _NETWORK):
+        for pattern in (_UNFINISHED, _NETWORK, _STATE):  # while there is a state, the run can go on
             for path in self._files(pattern):
                 path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
@@ -154,6 +195,7 @@ class Checkpoints:
         metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "state": json.dumps(state)}
         content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, metadata)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock()
         for unfinished in self._files(_UNFINISHED):  # of a process that was killed while it wrote
             unfinished.unlink()
         path = self.folder / f"{name}-{_checksum(content)}.safetensors"
@@ -172,7 +214,9 @@ class Checkpoints:
             return Checkpoint(load(content), json.loads(metadata["state"]))
         except FileError:
             raise
-        except (OSError, KeyError, ValueError, SafetensorError):
+        except OSError as error:
+            raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+        except (KeyError, ValueError, SafetensorError):
             if path.name not in self.damaged:
                 self.damaged.append(path.name)
             return None
@@ -204,7 +248,8 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torch
     for key, value in tensors.items():
         number, name = key.split(".", 1)
         parameter = parameters[int(number)]
-        like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+        layout = parameter if value.shape == parameter.shape else value
+        like = torch.empty_like(layout, dtype=value.dtype, device=parameter.device)
         optimiser.state[parameter][name] = like.copy_(value)
 
 

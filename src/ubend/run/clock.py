@@ -46,6 +46,7 @@ class Clock:
         self.budget, self.steps = 0.0, 1
         self.validation = self.after = self.validating = 0.0
         self.to_come = 0
+        self.closing = CLOSING
         self._share = 0.0
 
     def begin(
@@ -59,13 +60,13 @@ class Clock:
 
     def to_dict(self) -> dict[str, float]:
         """Return where it stands, for `resume`."""
-        kept = ("budget", "steps", "validation", "after", "validating", "to_come")
+        kept = ("budget", "steps", "validation", "after", "validating", "to_come", "closing")
         stands = {"seconds": self.seconds(), "working": self.working(), "share": self._share}
         return stands | {name: getattr(self, name) for name in kept}
 
     def resume(self, stood: dict[str, float]) -> None:
         """Go on from what `to_dict` returned, as if no time had passed."""
-        for name in ("budget", "validation", "after", "validating"):
+        for name in ("budget", "validation", "after", "validating", "closing"):
             setattr(self, name, float(stood[name]))
         self.steps, self.to_come, self._share = int(stood["steps"]), int(stood["to_come"]), float(stood["share"])
         now = self.now()
@@ -100,7 +101,7 @@ class Clock:
 
     def until_closing(self) -> float:
         """Seconds until a timed run has to close; infinite in a run by steps."""
-        return self.budget - CLOSING - self.seconds() if self.budget > 0 else math.inf
+        return self.budget - self.closing - self.seconds() if self.budget > 0 else math.inf
 
     def validated(self, seconds: float, pending: list[float]) -> list[float]:
         """Remember what a validation took; return of those to come the ones for which there is time."""
@@ -113,4 +114,9 @@ class Clock:
 
     def expect(self, seconds: float) -> None:
         """Remember what will follow the last validation."""
-        self.after = seconds + CLOSING
+        self.after = seconds + self.closing
+
+    def keep_free(self, seconds: float) -> None:
+        """Keep some more seconds free at the end."""
+        self.closing += seconds
+        self.after += seconds

@@ -12,7 +12,7 @@ chosen on the image that is scored: those of a fold come from the other folds.
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -245,11 +245,15 @@ class SharedTime:
         Of each training; 0 if steps are counted instead.
     seconds_a_pixel : float
         That the predictions after a training take; measured.
+    chooses_again : bool
+        Whether the run goes on behind the folds, so that the time for choosing the rules is over by the clock.
     """
 
     clock: Clock
     minutes: float
     seconds_a_pixel: float = 0.0
+    chooses_again: bool = False
+    _chooses_since: float = field(init=False, default=math.nan)
 
     def clock_of(self, number: int, pixels: int = 0) -> Clock:
         """Return a clock for training `number`, from 1, which is taken to have begun so that it ends on time.
@@ -270,7 +274,10 @@ class SharedTime:
         """Seconds that choosing the rules after all folds may still take, so that the model keeps most of its own."""
         if not self.minutes:
             return math.inf
-        return self.clock.start + 60 * self.minutes * (folds + CHOOSING_SHARE) - self.clock.now()
+        if math.isnan(self._chooses_since):
+            self._chooses_since = self.clock.now()
+        end_of_folds = self._chooses_since if self.chooses_again else self.clock.start + 60 * self.minutes * folds
+        return end_of_folds + 60 * self.minutes * CHOOSING_SHARE - self.clock.now()
 
     def calibrate(self, contract: Contract, image: Annotated, device: torch.device, *, views: str) -> None:
         """Measure on a part of an image, with a network that has learnt nothing, what predictions will take."""

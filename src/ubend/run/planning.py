@@ -3,6 +3,7 @@
 Only timed runs do so. A run by steps takes all pixels, and numbers that follow from the data alone.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -65,6 +66,8 @@ class Job:
         What is validated on, and what the rules for objects are chosen on.
     validation, after : float
         Seconds that one validation takes, and what follows the last, as far as one can tell before the first.
+    validated_pixels, tuned_pixels : float
+        To which the images of both were cut, where there is no time for all.
     """
 
     contract: Contract
@@ -74,6 +77,8 @@ class Job:
     tuned_on: list[Annotated] = field(default_factory=list)
     validation: float = 0.0
     after: float = CLOSING
+    validated_pixels: float = math.inf
+    tuned_pixels: float = math.inf
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON holds; of the images only how many pixels are used."""
@@ -84,8 +89,8 @@ class Job:
             "contract": self.contract.to_dict(),
             "parts": parts,
             "validated_at": list(self.validated_at),
-            "validated_pixels": _pixels(self.held_out),
-            "tuned_pixels": _pixels(self.tuned_on),
+            "validated_pixels": self.validated_pixels,
+            "tuned_pixels": self.tuned_pixels,
             "validation": self.validation,
             "after": self.after,
         }
@@ -109,6 +114,8 @@ class Job:
             fewer_pixels(tuned_on(held_out, contract, images), values["tuned_pixels"]),
             values["validation"],
             values["after"],
+            values["validated_pixels"],
+            values["tuned_pixels"],
         )
 
     def rehearse(self, net: UNet) -> float:
@@ -123,6 +130,7 @@ class Job:
             return 0.0
         seconds_a_pixel = tuning_cost(net, self.tuned_on[0], self.contract)
         allowed = TUNING_SHARE * 60 * self.contract.recipe.training.minutes
+        self.tuned_pixels = min(self.tuned_pixels, allowed / seconds_a_pixel)
         self.tuned_on = fewer_pixels(self.tuned_on, allowed / seconds_a_pixel)
         return seconds_a_pixel * _pixels(self.tuned_on)
 
@@ -191,9 +199,11 @@ def plan_job(
     predicting = _prediction_cost(plan, images)
     fitting = VALIDATION_SHARE * budget / (predicting + SCORING * preparing)  # pixels
     validated_at = () if not held_out else VALIDATED_AT if _pixels(held_out) <= fitting else SELDOM
-    validated = fewer_pixels(held_out, fitting * len(VALIDATED_AT) / len(SELDOM))
+    validated_pixels = fitting * len(VALIDATED_AT) / len(SELDOM)
+    validated = fewer_pixels(held_out, validated_pixels)
     tuning = VIEWS[contract.views] * predicting + count_choices(contract) * SCORING * preparing
-    chosen_on = fewer_pixels(chosen_on, TUNING_SHARE * budget / tuning)
+    tuned_pixels = TUNING_SHARE * budget / tuning
+    chosen_on = fewer_pixels(chosen_on, tuned_pixels)
     words = [*plan.words, *_cut_down(images, parts, to_prepare), *_validated(held_out, validated)]
     return Job(
         replace(contract, provenance={"plan": words}),
@@ -203,6 +213,8 @@ def plan_job(
         chosen_on,
         min((predicting + SCORING * preparing) * _pixels(validated), VALIDATION_SHARE * budget * len(VALIDATED_AT) / 2),
         min(tuning * _pixels(chosen_on), TUNING_SHARE * budget) + CLOSING,  # a guess: no more than it may be
+        validated_pixels,
+        tuned_pixels,
     )
 
 

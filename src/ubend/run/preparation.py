@@ -76,15 +76,15 @@ def hold_out(
     number = min(number, MOST_HELD_OUT, len(images) - 1)
     order = np.random.default_rng((seed, 1)).permutation(len(images))
     held = set(order[:number].tolist())
-    for members in same_pixels(images):
-        if not held.issuperset(members):
-            held.difference_update(members)
     seen = {int(v) for i, image in enumerate(images) if i not in held for v in np.unique(image.labels)}
     for i in sorted(held):  # a class that only one image has is to be learnt
         values = {int(v) for v in np.unique(images[i].labels)}
         if few_values and not values <= seen:
             held.discard(i)
             seen |= values
+    for members in same_pixels(images):
+        if not held.issuperset(members):
+            held.difference_update(members)
     return [image for i, image in enumerate(images) if i not in held], [images[i] for i in sorted(held)]
 
 

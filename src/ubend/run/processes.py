@@ -5,6 +5,7 @@ those of one process with the larger batch: sums over pixels run over the pixels
 """
 
 import contextlib
+import datetime
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ubend.errors import InputError, Stopped
+from ubend.errors import InputError, Stopped, UbendError
 
 T = TypeVar("T")
+PATIENCE = datetime.timedelta(hours=1)
+"""How long the others wait while the first plans, validates or writes."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,15 @@ class Processes:
         told: T = json.loads(bytes(content.tolist()))
         return told
 
+    @contextlib.contextmanager
+    def telling_errors(self) -> Iterator[None]:
+        """Where the first fails in the block, tell the others why: they wait for what it tells next."""
+        try:
+            yield
+        except UbendError as error:
+            self.told({"error": str(error)})
+            raise
+
     def parallel(self, network: nn.Module, device: torch.device) -> nn.Module:
         """Wrap a network, so that its batch statistics and gradients are those of all tiles of a step."""
         if self.number == 1:
@@ -121,7 +133,7 @@ def joined(device: str | None = None) -> Iterator[tuple[Processes, str | None]]:
     if cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if cuda else "gloo")
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
     processes = Processes(distributed.get_rank(), distributed.get_world_size())
     try:
         yield processes, device
@@ -171,7 +183,7 @@ class _GatheredBatchNorm2d(nn.BatchNorm2d):
     processes: Processes = ALONE
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or self.running_mean is None or self.running_var is None:
+        if not self.training or self.running_mean is None or self.running_var is None or self.momentum is None:
             return super().forward(input)
         values, axes = input.float(), (0, 2, 3)
         here = values.new_tensor([values.numel() / values.shape[1]])
@@ -181,9 +193,8 @@ class _GatheredBatchNorm2d(nn.BatchNorm2d):
         centred = values - mean[:, None, None]
         variance = self.processes.total(centred.square().sum(axes)) / number
         with torch.no_grad():
-            share = 0.1 if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean, share)
-            self.running_var.lerp_(variance * (number / (number - 1)), share)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (number / (number - 1)), self.momentum)
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
         scale = torch.rsqrt(variance + self.eps) * self.weight

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import inspect
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,12 @@ from ubend.run.checkpoint import FOLDER, Checkpoint, Checkpoints, part_of
 from ubend.run.clock import Clock
 from ubend.run.contract import Contract
 from ubend.run.folds import FoldsState, OnFolds
+from ubend.run.keeper import Keeper
 from ubend.run.model import FILE_NAME, Model, load
 from ubend.run.processes import Processes, joined, told_if_gone
 from ubend.run.recipe import Recipe, load_recipe, recipe_from_dict, to_toml
 from ubend.run.stopping import Signals
-from ubend.run.training import Keeper, OnStep, Progress, train, versions
+from ubend.run.training import OnStep, Progress, train, versions
 
 RECIPE, LOG, FOLDS = "recipe.toml", "log.csv", "folds.csv"
 """What a run leaves beside its model."""
@@ -81,7 +83,7 @@ def train_folder(
         raise InputError("say --resume to go on with a run or --overwrite to begin anew, not both")
     saved = checkpoints.latest() if resume else None
     if resume and saved is None and (out / FILE_NAME).is_file():
-        return load(out, device=device)
+        return _done(out, choices, device)
     if saved is None:
         check_free(out, (FILE_NAME, RECIPE, LOG, FOLDS), overwrite=overwrite)
         check_no_run(checkpoints, overwrite=overwrite)
@@ -90,6 +92,10 @@ def train_folder(
     asked |= {"recipe": recipe}
     with joined(device) as (processes, device), Signals() as signals, contextlib.ExitStack() as files:
         annotated = read_pairs(find_pairs(data, labels=labels))
+        _check_shared(saved, out, processes)
+        if saved is not None and processes.first:
+            checkpoints.lock()
+        files.callback(checkpoints.unlock)
         keeper = Keeper(checkpoints, signals, saved, about={"asked": _as_json(asked)})
         table: list[list[str | float]] = []
         calls = {name: call if processes.first else None for name, call in choices.items() if name.startswith("on_")}
@@ -140,8 +146,42 @@ def _train(images: Sequence[Annotated], out: Path, keeper: Keeper, processes: Pr
         if processes.first and keeper.begun and (left := so_far(keeper.checkpoints.latest())) is not None:
             left.save(out / FILE_NAME, overwrite=True)
             steps = left.contract.provenance["steps"]
-            raise TrainingError(f"{error}. The last good model, of step {steps}, is in {out}") from error
+            raise TrainingError(
+                f"{error}. The last good model, of step {steps}, is in {out}; begin anew with --overwrite"
+            ) from error
         raise
+    except FileError as error:
+        if keeper.begun and processes.first:
+            raise FileError(f"{error}; {out} holds the checkpoints until then: go on with --resume") from error
+        raise
+
+
+def _done(out: Path, choices: dict[str, Any], device: str | None) -> Model:
+    """Return the model of a run that is done, if it is the one that is asked for."""
+    model = load(out, device=device)
+    made, length = model.contract.provenance, model.contract.recipe.training
+    if "stopped" in made:
+        raise FileError(
+            f"{out} holds the model of a run that was stopped, and its checkpoints are gone: "
+            f"begin anew with --overwrite"
+        )
+    was = {"steps": length.steps or None, "minutes": length.minutes or None, "seed": made.get("seed")}
+    if "folds" in made:  # a length is that of each training, minutes those of all
+        was["minutes"] = None if was["minutes"] is None else was["minutes"] * (made["folds"]["number"] + 1)
+    for name, stored in was.items():
+        given, usual = choices.get(name), inspect.signature(train).parameters[name].default
+        if given is not None and given != usual and (stored is None or abs(given - stored) > 1e-6 * abs(given)):
+            raise InputError(
+                f"{out} holds a run that is done, with {name} {stored}, not {given}: begin anew with --overwrite"
+            )
+    return model
+
+
+def _check_shared(saved: Checkpoint | None, out: Path, processes: Processes) -> None:
+    """Raise InputError if this process does not see the checkpoint that the first goes on from."""
+    here = [0, 0] if saved is None else [saved.state["fold"], saved.state["step"]]
+    if processes.told(here) != here:
+        raise InputError(f"this process finds another checkpoint in {out} than the first: all must share that folder")
 
 
 def _left(out: Path, keeper: Keeper) -> str:
@@ -174,7 +214,8 @@ def so_far(saved: Checkpoint | None) -> Model | None:
         "versions": versions(),
         "stopped": round(state["share"], 4),
     }
-    return Model(network.eval(), replace(contract, quality=dict(state["quality"]), provenance=provenance))
+    known = {name: score for name, score in state["quality"].items() if math.isfinite(score)}  # NaN is no JSON
+    return Model(network.eval(), replace(contract, quality=known, provenance=provenance))
 
 
 def _settled(saved: Checkpoint | None, choices: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:
@@ -226,7 +267,7 @@ class _Log:
                 kept += [row for row in csv.reader(file) if len(row) == 5 and row[0].isdecimal() and int(row[0]) < step]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         _write_table(self._path, kept, overwrite=True)
-        self._file = self._files.enter_context(self._path.open("a", newline="", encoding="utf-8"))
+        self._file = self._files.enter_context(self._path.open("a", newline="", encoding="utf-8", buffering=1))
         self._row = csv.writer(self._file).writerow
 
 

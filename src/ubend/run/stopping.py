@@ -1,21 +1,24 @@
 """What stops a run before its end: a signal, or nonsense."""
 
 import contextlib
+import math
 import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from statistics import mean, variance
 from types import FrameType, TracebackType
+from typing import Any
 
 import torch
 
-from ubend.errors import Stopped, TrainingError
+from ubend.errors import Stopped
 
 EVERY, LOOKED_AT = 5, 20
 """Every how many-th step is looked at, and over how many of these a run is judged."""
-EARLIEST_STEP, EARLIEST_SHARE, CLASSES_AT = 300, 0.5, 0.75
-"""Steps and share of a run before which it is not judged, and share before which a class may be missing: a network
-needs some time to say anything."""
+EARLIEST_STEP, EARLIEST_SHARE, CLASSES_AT, FALLEN_AT = 300, 0.5, 0.75, 0.9
+"""Steps and share of a run before which it is not judged, share before which a class may be missing, and share before
+which the energy may stay what it was: a network needs some time to say anything."""
 RARE = 0.01
 """Share of the labelled pixels below which a class may go unpredicted."""
 CONSTANT = 0.01
@@ -70,7 +73,7 @@ class Signals:
 
 
 class Watch:
-    """Looks at the energy and the results of training steps, and raises TrainingError where they are nonsense.
+    """Looks at the energy and the results of every fifth step, and says where they are nonsense.
 
     Parameters
     ----------
@@ -82,10 +85,10 @@ class Watch:
         self.classes = classes
         self.first: list[float] = []
         self.energies: deque[float] = deque(maxlen=LOOKED_AT)
-        self.seen: deque[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = deque(maxlen=LOOKED_AT)
+        self.seen: deque[tuple[list[int], list[int], float, float]] = deque(maxlen=LOOKED_AT)
 
-    def look(self, step: int, share: float, energy: float, scores: torch.Tensor, labels: torch.Tensor) -> None:
-        """Take in a step.
+    def look(self, step: int, share: float, energy: float, scores: torch.Tensor, labels: torch.Tensor) -> str:
+        """Take in a step whose number is a multiple of `EVERY`.
 
         Parameters
         ----------
@@ -95,49 +98,69 @@ class Watch:
         labels : Tensor of int64, shape (batch, rows, columns)
             Negative where not labelled.
 
-        Raises
-        ------
-        TrainingError
-            From the second half of a run on, if the energy does not fall or the network says the same everywhere; in
-            the last quarter, if it never says a class that the labels show.
+        Returns
+        -------
+        str
+            What is wrong and what to try; empty if nothing is. From the second half of a run on, if the energy rises
+            or the network says the same everywhere; towards its end, if the energy has not fallen, or the network
+            never says a class that the labels show.
         """
-        if step % EVERY:
-            return
         if len(self.first) < LOOKED_AT:
             self.first.append(energy)
         self.energies.append(energy)
         with torch.no_grad():
             classes = scores.shape[1]
-            shown = torch.bincount(labels[labels >= 0], minlength=classes)
-            said = torch.bincount(scores.argmax(1).flatten(), minlength=classes)
+            shown = torch.bincount(labels[labels >= 0], minlength=classes).tolist()
+            said = torch.bincount(scores.argmax(1).flatten(), minlength=classes).tolist()
             p = torch.softmax(scores.float(), 1)[:, 1]
-            self.seen.append((shown, said, torch.stack((p.amin(), p.amax()))))
-        if step >= EARLIEST_STEP and share >= EARLIEST_SHARE and len(self.seen) == LOOKED_AT:
-            self._judge(step, share)
+            self.seen.append((shown, said, float(p.amin()), float(p.amax())))
+        if step < EARLIEST_STEP or share < EARLIEST_SHARE or len(self.seen) < LOOKED_AT:
+            return ""
+        return self._same_everywhere() or self._never_said(share) or self._not_falling(share)
 
-    def _judge(self, step: int, share: float) -> None:
-        shown, said, ranges = (torch.stack(part) for part in zip(*self.seen, strict=True))
-        frequency = shown.sum(0) / shown.sum().clamp(min=1)
-        said = said.sum(0)
-        if (said > 0).sum() == 1 and float(ranges[:, 1].max() - ranges[:, 0].min()) < CONSTANT:
-            raise TrainingError(
-                f"step {step}: the network says {self.classes[int(said.argmax())]} everywhere, whatever the image "
-                f"shows; look whether images and labels belong together, and try a tenth of the learning rate"
-            )
-        unsaid = (
-            [] if share < CLASSES_AT else [k for k in range(len(self.classes)) if said[k] == 0 and frequency[k] >= RARE]
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON holds, for `restore`."""
+        return {"first": self.first, "energies": list(self.energies), "seen": list(self.seen)}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Become what `to_dict` returned."""
+        self.first = list(kept["first"])
+        self.energies.extend(kept["energies"])
+        self.seen.extend((shown, said, low, high) for shown, said, low, high in kept["seen"])
+
+    def _shares(self) -> tuple[list[float], list[int]]:
+        """Of each class the share of the labelled pixels that show it, and the pixels of which it was said."""
+        shown = [sum(column) for column in zip(*(shown for shown, *_ in self.seen), strict=True)]
+        said = [sum(column) for column in zip(*(said for _, said, *_ in self.seen), strict=True)]
+        return [number / max(sum(shown), 1) for number in shown], said
+
+    def _same_everywhere(self) -> str:
+        shares, said = self._shares()
+        least, most = min(low for *_, low, _ in self.seen), max(high for *_, high in self.seen)
+        if sum(share >= RARE for share in shares) < 2 or sum(n > 0 for n in said) > 1 or most - least >= CONSTANT:
+            return ""
+        return (
+            f"the network says {self.classes[said.index(max(said))]} everywhere, whatever the image shows; look "
+            f"whether images and labels belong together, and try a tenth of the learning rate"
         )
-        if unsaid:
-            names = " and ".join(
-                f"{self.classes[k]} ({float(frequency[k]):.1%} of the labelled pixels)" for k in unsaid
-            )
-            raise TrainingError(
-                f'step {step}: the network never says {names}; try balance = "frequency" in the [energy] of the '
-                f"recipe, or look whether the labels are right"
-            )
-        now, then = sum(self.energies) / len(self.energies), sum(self.first) / len(self.first)
-        if now >= then:
-            raise TrainingError(
-                f"step {step}: the energy does not fall, {then:.3g} over the first {EVERY * LOOKED_AT} steps and "
-                f"{now:.3g} over the last; look whether images and labels belong together, and try another rate"
-            )
+
+    def _never_said(self, share: float) -> str:
+        shares, said = self._shares()
+        unsaid = [k for k, n in enumerate(said) if n == 0 and shares[k] >= RARE]
+        if share < CLASSES_AT or not unsaid:
+            return ""
+        names = " and ".join(f"{self.classes[k]} ({shares[k]:.1%} of the labelled pixels)" for k in unsaid)
+        return (
+            f'the network never says {names}; try balance = "frequency" in the [energy] of the recipe, or look whether '
+            f"the labels are right"
+        )
+
+    def _not_falling(self, share: float) -> str:
+        then, now = mean(self.first), mean(self.energies)
+        error = math.sqrt((variance(self.first) + variance(self.energies)) / LOOKED_AT)
+        if now < then or (share < FALLEN_AT and now <= then + 3 * error):
+            return ""
+        return (
+            f"the energy does not fall, {then:.3g} over the first {EVERY * LOOKED_AT} steps and {now:.3g} over the "
+            f"last; look whether images and labels belong together, and try another learning rate"
+        )

@@ -12,7 +12,7 @@ import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,13 @@ from ubend.errors import InputError, OutOfMemory, Stopped, TrainingError
 from ubend.method.energy import Total, dice_term, distance_term, weighted_cross_entropy
 from ubend.method.geometry import nearest_valid_inputs
 from ubend.method.network import UNet
-from ubend.run.checkpoint import (
-    Checkpoint,
-    Checkpoints,
-    differences,
-    optimiser_tensors,
-    part_of,
-    restore_optimiser,
-)
+from ubend.run.checkpoint import Checkpoint, differences
 from ubend.run.clock import Clock
 from ubend.run.contract import Contract
 from ubend.run.device import autocast, choose_device, is_out_of_memory, kept_memory, mixed_precision
 from ubend.run.evaluation import Evaluation
 from ubend.run.folds import Dealt, FoldsState, OnFolds, OutOfFold, SharedTime, deal, described, out_of_fold
+from ubend.run.keeper import Keeper, OnResume, Resumed, State
 from ubend.run.model import Model
 from ubend.run.planning import Job, plan_job
 from ubend.run.prediction import margin
@@ -54,7 +48,7 @@ from ubend.run.preparation import (
 )
 from ubend.run.processes import ALONE, Processes
 from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, load_recipe
-from ubend.run.stopping import Signals, Watch
+from ubend.run.stopping import EVERY, Watch
 from ubend.run.validation import tune_objects, validate
 
 READ_AHEAD = 8
@@ -101,73 +95,6 @@ class Progress:
 OnStep = Callable[[Progress], None]
 OnValidation = Callable[[int, Evaluation], None]
 OnPlan = Callable[[Contract, int, int], None]
-
-
-@dataclass(frozen=True)
-class Resumed:
-    """Where a run goes on; given to `on_resume`.
-
-    Attributes
-    ----------
-    step : int
-        Steps done.
-    share : float
-        Of the training, 0 to 1.
-    fold : int
-        The training: 0 is that of the model itself.
-    notes : list of str
-        What a person should know, a sentence each.
-    """
-
-    step: int
-    share: float
-    fold: int
-    notes: list[str]
-
-
-OnResume = Callable[[Resumed], None]
-
-
-@dataclass
-class Keeper:
-    """Keeps a run, so that it can be stopped at any moment and go on as if it had not been.
-
-    Attributes
-    ----------
-    checkpoints : Checkpoints
-    signals : Signals
-    saved : Checkpoint or None
-        The moment at which the run goes on.
-    clock : Clock or None
-        Of the whole command.
-    about : dict
-        What all checkpoints of the run say: what was asked, the images, the job, the machine.
-    begun : bool
-        Whether the checkpoints are of this run, not of one that it replaces.
-    """
-
-    checkpoints: Checkpoints
-    signals: Signals
-    saved: Checkpoint | None = None
-    clock: Clock | None = None
-    about: dict[str, Any] = field(default_factory=dict)
-    begun: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.begun = self.saved is not None
-
-    def saved_in(self, fold: int) -> Checkpoint | None:
-        """Return the moment at which the run goes on, if it is in this training."""
-        return self.saved if self.saved is not None and self.saved.state["fold"] == fold else None
-
-    def keep(self, fold: int, tensors: dict[str, torch.Tensor], numbers: dict[str, Any], clock: Clock) -> None:
-        """Write a checkpoint; with the first, those of a run that is replaced go."""
-        if not self.begun:
-            self.checkpoints.remove()
-            self.begun = True
-        elapsed = clock.seconds() if self.clock is None else self.clock.seconds()
-        here = {"fold": fold, "elapsed": elapsed, "clock": clock.to_dict()}
-        self.checkpoints.write(tensors, self.about | here | numbers)
 
 
 def train(  # noqa: PLR0913
@@ -276,13 +203,13 @@ def train(  # noqa: PLR0913
     hashes = [{image.name: fingerprint(image) for image in images} for images in (rest, held_out)]
     job = None if keeper is None else _resume(keeper, rest, held_out, hashes, clock, processes, chosen, on_resume)
     if job is None and processes.first:
-        with told_if_out_of_memory(recipe):
+        with told_if_out_of_memory(recipe), processes.telling_errors():
             job = plan_job(recipe, seen, rest, held_out, trial=trial, device=chosen, seed=seed, clock=clock)
         job.contract = with_words(with_batch_of(job.contract, processes), _alike(annotated))
     job = _told(job, rest, held_out, processes)
     contract = job.contract
     if keeper is not None:
-        keeper.clock = clock
+        keeper.clock, keeper.run = clock, processes.told(keeper.run)
         keeper.about |= {
             "job": job.to_dict(),
             "images": [list(part.items()) for part in hashes],
@@ -335,8 +262,9 @@ def versions() -> dict[str, str]:
 def machine(device: torch.device) -> dict[str, Any]:
     """Say what the last digits of a result depend on."""
     arithmetic = str(mixed_precision(device) or torch.float32).removeprefix("torch.")
-    threads, processor = torch.get_num_threads(), f"{platform.machine()} {device.type}"
-    return {"threads": threads, "processor": processor, "torch": version("torch"), "arithmetic": arithmetic}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    processor = f"{platform.machine()} {name}"
+    return {"threads": torch.get_num_threads(), "processor": processor, "arithmetic": arithmetic} | versions()
 
 
 def _resume(
@@ -366,13 +294,11 @@ def _resume(
 
 
 def _told(job: Job | None, rest: Sequence[Annotated], held_out: Sequence[Annotated], processes: Processes) -> Job:
-    """Give all processes the job of the first."""
-    settled = processes.told(None if job is None else job.to_dict())
-    if job is None and settled is not None:
-        job = Job.from_dict(settled, rest, held_out)
-    if job is None:
-        raise RuntimeError("the first process has told no plan")
-    return job
+    """Give all processes the job of the first, or why there is none."""
+    settled = processes.told({} if job is None else {"job": job.to_dict()})
+    if job is None and "job" not in settled:
+        raise InputError(settled["error"])
+    return Job.from_dict(settled["job"], rest, held_out) if job is None else job
 
 
 def _resumed(saved: Checkpoint, damaged: Sequence[str], processes: Processes, device: torch.device) -> Resumed:
@@ -448,14 +374,15 @@ def _train_folds(
     processes: Processes,
 ) -> tuple[OutOfFold, Clock]:
     """Train the networks of all folds; return what they say, and the clock of the model."""
-    shared = SharedTime(clock, contract.recipe.training.minutes)
+    resumed = keeper is not None and keeper.saved_in(0) is not None
+    shared = SharedTime(clock, contract.recipe.training.minutes, chooses_again=resumed)
     shared.calibrate(contract, images[0], device, views=contract.views)
 
     def train_one(others: Sequence[Annotated], of_fold: Contract, fold: int) -> UNet:
         pixels = sum(image.labels.size for image in dealt.parted(images, fold)[1])
         told = of_all_trainings(on_step, fold - 1, dealt.number + 1, fold=fold, folds=dealt.number)
         of_one = shared.clock_of(fold, pixels)
-        if keeper is not None and (weights := keeper.checkpoints.network_of(fold)) is not None:
+        if keeper is not None and (weights := keeper.network_of(fold)) is not None:
             net = _new_network(of_fold, device, seed)
             net.load_state_dict(weights)
             return net.eval()
@@ -464,7 +391,7 @@ def _train_folds(
             processes=processes,
         )  # fmt: skip
         if keeper is not None and processes.first:
-            keeper.checkpoints.keep_network(fold, net)
+            keeper.keep_network(fold, net)
         return net.to(device)
 
     found = out_of_fold(images, dealt, contract, train_one=train_one, shared=shared, on_folds=on_folds)
@@ -483,59 +410,6 @@ def of_all_trainings(on_step: OnStep | None, done: int, of: int, *, fold: int, f
         tell(replace(progress, share=share, seconds_left=left, fold=fold, folds=folds))
 
     return told
-
-
-@dataclass
-class State:
-    """A training between two steps.
-
-    Attributes
-    ----------
-    net, mean : UNet
-        What is trained, and the running mean of its weights; the same if there is none.
-    optimiser, scaler
-        With what they remember.
-    pending : list of float
-        Shares of the run at which it will be validated.
-    step, share, waited
-        Steps done, share of the run, seconds waited for tiles.
-    quality : dict of str to float
-        Scores of the last validation.
-    """
-
-    net: UNet
-    mean: UNet
-    optimiser: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    pending: list[float] = field(default_factory=list)
-    step: int = 0
-    share: float = 0.0
-    waited: float = 0.0
-    quality: dict[str, float] = field(default_factory=dict)
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Collect all tensors that the next step depends on."""
-        parts = {"net": self.net.state_dict(), "optimiser": optimiser_tensors(self.optimiser)}
-        if self.mean is not self.net:
-            parts["mean"] = self.mean.state_dict()
-        return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
-
-    def numbers(self) -> dict[str, Any]:
-        """Collect all the rest."""
-        return {
-            "step": self.step, "share": self.share, "waited": self.waited, "pending": self.pending,
-            "quality": self.quality, "scaler": self.scaler.state_dict(),
-        }  # fmt: skip
-
-    def restore(self, saved: Checkpoint) -> None:
-        """Become what a checkpoint holds."""
-        self.net.load_state_dict(part_of(saved.tensors, "net."))
-        if self.mean is not self.net:
-            self.mean.load_state_dict(part_of(saved.tensors, "mean."))
-        restore_optimiser(self.optimiser, part_of(saved.tensors, "optimiser."))
-        self.scaler.load_state_dict(saved.state["scaler"])
-        self.step, self.share, self.waited = (saved.state[name] for name in ("step", "share", "waited"))
-        self.pending, self.quality = list(saved.state["pending"]), dict(saved.state["quality"])
 
 
 @kept_memory
@@ -568,21 +442,24 @@ def fit(
     state.pending = list(job.validated_at)
 
     def keep() -> None:
-        if keeper is not None and processes.first:
-            here = state.numbers() | {"watch": watch.first, "processes": processes.number}
+        if keeper is not None and processes.first and all_finite(state.net):  # a checkpoint is good, or is none
+            here = state.numbers() | {"watch": watch.to_dict(), "processes": processes.number}
+            here |= {} if fold else {"job": job.to_dict()}
             keeper.keep(fold, state.tensors(), here, clock)
 
     if keeper is not None and (saved := keeper.saved_in(fold)) is not None:
         state.restore(saved)
-        watch.first = list(saved.state["watch"])
+        watch.restore(saved.state["watch"])
         clock.resume(saved.state["clock"])
     else:
         clock.begin(recipe.training, validations=len(state.pending), validation=job.validation, after=job.after)
+        began = clock.now()
         keep()
+        clock.keep_free(clock.now() - began)  # for the checkpoint at the end
     batches = _batches(images, contract, seed=seed, ahead=_ahead(device), start=state.step, processes=processes)
     network = processes.parallel(state.net, device)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[] if device.type == "cpu" else None))
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         if keeper is not None:
             stack.enter_context(keeper.signals.deferring())
         while state.share < 1:
@@ -590,23 +467,25 @@ def fit(
             batch = _to_device(next(batches), device)
             state.waited += clock.now() - began
             rate = _learning_rate(recipe, state.share)
-            energy, scores = _step(
-                state, network, batch, recipe, rate, key=_key(seed, state.step, processes), total=processes.total
-            )
-            step, working = state.step, clock.working()
-            state.share = processes.told(clock.share(step))
-            watch.look(step, state.share, energy, scores, batch.labels)
+            try:
+                energy, scores = _step(
+                    state, network, batch, recipe, rate, key=_key(seed, state.step, processes), total=processes.total
+                )
+                step, working = state.step, clock.working()
+                state.share = processes.told(clock.share(step))
+                if step % EVERY == 0 and (nonsense := processes.told(_look(watch, state, energy, scores, batch))):
+                    raise TrainingError(f"step {step}: {nonsense}")
+            except TrainingError:
+                keep()
+                raise
             if on_step is not None:
                 left, waiting = clock.left(step), state.waited / working
                 on_step(Progress(step, state.share, clock.seconds(), left, energy, rate, waiting, step / working))
             if state.pending and state.share >= state.pending[0]:
-                state.pending = [at for at in state.pending if at > state.share]
-                _check_weights(state.net, step, rate)
-                if processes.first:
-                    _validate(state, job, clock, on_validation)
+                _validate(state, job, clock, rate, on_validation, first=processes.first)
             asked = 0 if keeper is None else processes.largest(keeper.signals.asked)
             if asked or state.share >= 1 or (keeper is not None and keeper.checkpoints.due):
-                _check_weights(state.net, step, rate)  # a checkpoint is good, or is none
+                _check_weights(state.net, step, rate)
                 keep()
             if asked:
                 raise Stopped(f"stopped after step {step} ({state.share:.0%})", signal=asked)
@@ -622,6 +501,10 @@ def _begin(contract: Contract, device: torch.device, seed: int) -> State:
         _optimiser(net, recipe),
         torch.amp.GradScaler(device.type, enabled=scaled),
     )
+
+
+def _look(watch: Watch, state: State, energy: float, scores: torch.Tensor, batch: Batch) -> str:
+    return watch.look(state.step, state.share, energy, scores, batch.labels)
 
 
 def _key(seed: int, step: int, processes: Processes) -> tuple[int, ...]:
@@ -655,6 +538,8 @@ def _step(
     with autocast(device, mixed_precision(device)):
         scores = network(batch.images)
     energy = _energy(scores, batch, recipe.energy, total)
+    if device.type == "cpu" and not bool(torch.isfinite(energy)):  # weights are still good; a GPU would have to wait
+        raise TrainingError(_why_not_finite(state.step + 1, float(energy), rate, batch))
     state.optimiser.zero_grad(set_to_none=True)
     state.scaler.scale(energy).backward()  # type: ignore[no-untyped-call]
     state.scaler.step(state.optimiser)
@@ -667,8 +552,14 @@ def _step(
     return value, scores.detach()[:, : scores.shape[1] - (batch.distance is not None)]
 
 
-def _validate(state: State, job: Job, clock: Clock, on_validation: OnValidation | None) -> None:
+def _validate(
+    state: State, job: Job, clock: Clock, rate: float, on_validation: OnValidation | None, *, first: bool
+) -> None:
     """Score the network on the held-out images; what that takes, the clock keeps free for those to come."""
+    state.pending = [at for at in state.pending if at > state.share]
+    _check_weights(state.net, state.step, rate)
+    if not first:
+        return
     began = clock.now()
     evaluation = validate(state.mean, job.held_out, job.contract)
     if on_validation is not None:
@@ -703,7 +594,7 @@ def trial(contract: Contract, images: Sequence[TrainingImage], device: torch.dev
     rate = contract.recipe.optimiser.learning_rate
 
     def step() -> None:
-        with torch.random.fork_rng(devices=[] if device.type == "cpu" else None):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             _step(state, state.net, ready or _to_device(next(batches), device), contract.recipe, rate)
 
     return step
@@ -851,9 +742,14 @@ def _why_not_finite(step: int, energy: float, rate: float, batch: Batch) -> str:
     return f"step {step}: the energy became {energy} {_run_away(rate)}"
 
 
+def all_finite(net: UNet) -> bool:
+    """Whether all weights and statistics of a network are numbers."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in net.state_dict().values())
+
+
 def _check_weights(net: UNet, step: int, rate: float) -> None:
     """Raise TrainingError if the last step has spoilt the weights, which no energy shows any more."""
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in net.state_dict().values()):
+    if not all_finite(net):
         raise TrainingError(f"step {step}: the weights are no longer finite {_run_away(rate)}")
 
 
