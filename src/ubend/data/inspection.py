@@ -14,7 +14,7 @@ from ubend.data.duplicates import Look, look_of
 from ubend.data.turned import fits
 
 _FEW_LEVELS = 2**16
-_PICTURE_VALUES, _PICTURE_EDGES, _PICTURE_BETWEEN = 30, 0.4, 0.5
+_PICTURE_VALUES, _PICTURE_BETWEEN, _EDGES_ALL_OVER, _MANY_EDGES, _SMALL_STEPS = 30, 0.3, 0.8, 0.15, 0.12
 _SAME_CORRELATION, _SAME_SAMPLES = 0.999, 2**12
 _NECK, _LEAST_LOBE, _ROUNDEST, _LONGEST_LOBE = 0.6, 0.3, 0.75, 2.5
 _LARGER, _LEAST_CLUMP, _MOST_CLUMPS, _CLUMP_SIDE = 1.3, 60, 30, 48
@@ -102,7 +102,7 @@ class LabelFacts:
     between : float
         Share of the pixels at edges that lie between the lowest and the highest value around them, as smoothing leaves.
     is_picture, is_image : bool
-        Whether values change nearly everywhere, up and down; whether they equal the image.
+        Whether values change nearly everywhere, or in many places by little; whether they equal the image.
     fit : ndarray of float64, shape (8,)
         How well they fit the image in each way to lay them, `ubend.data.turned.fits`; NaN where nothing is labelled.
     several : tuple of (int, float)
@@ -256,8 +256,9 @@ def inspect_labels(
     between = int(np.count_nonzero((lowest < labels) & (labels < highest)))
     is_picture = (
         len(values) > _PICTURE_VALUES
-        and at_edges > _PICTURE_EDGES * labels.size
         and between > _PICTURE_BETWEEN * at_edges
+        and at_edges
+        > (_MANY_EDGES if _mean_step(lowest, highest, edges) < _SMALL_STEPS else _EDGES_ALL_OVER) * labels.size
     )
     pieces, numbered = (_no_pieces(), None) if is_picture else _pieces_of(labels, edges)
     inside = labels > 0
@@ -312,6 +313,11 @@ def _of_three(array: NDArray[np.int32], axis: int, extreme: np.ufunc) -> NDArray
     extreme(moved[1:], source[:-1], out=moved[1:])
     extreme(moved[:-1], source[1:], out=moved[:-1])
     return found
+
+
+def _mean_step(lowest: NDArray[np.int32], highest: NDArray[np.int32], edges: NDArray[np.bool_]) -> float:
+    """How large steps are at edges, as a share of the largest that there could be."""
+    return float(np.mean(highest[edges] - lowest[edges])) / max(1, int(highest.max()) - int(lowest.min()))
 
 
 def _no_pieces() -> Pieces:

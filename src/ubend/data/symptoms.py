@@ -23,7 +23,7 @@ _SECOND_PIECE = 0.05
 _SPECK, _SPECK_SHARE = 9, 0.02
 _THIN_SHARE, _LEAST_THIN = 0.05, 5
 _CUT_SHARE, _LEAST_CELLS = 0.6, 10
-_TOP_SHARE, _TOP_IN_LABELS, _LEAST_LEVELS = 0.05, 0.2, 17
+_TOP_SHARE, _TOP_IN_LABELS, _LEAST_LEVELS = 0.05, 0.2, 4
 _DARK, _BRIGHT, _CONTRAST, _COLOURED = 0.4, 0.75, 0.5, 0.04
 _SIZES_ALIKE = 1.1
 _TWELVE_BITS, _EIGHT_BITS, _LEAST_IMAGES = 4095, 255, 3
@@ -159,9 +159,13 @@ def _of_images_alone(seen: Sequence[Seen], smallest_side: int) -> Found:
 
 def _is_overexposed(one: Seen) -> bool:
     image = one.image
-    if image.levels < _LEAST_LEVELS or image.middle > _BRIGHT:  # a white ground is no loss
+    if image.levels < _LEAST_LEVELS:
         return False
-    return image.at_top > _TOP_SHARE or (one.labels is not None and one.labels.top_in_labels > _TOP_IN_LABELS)
+    if one.labels is None or unsound(one.labels):
+        return image.at_top > _TOP_SHARE and image.middle <= _BRIGHT
+    if one.labels.top_in_labels > _TOP_IN_LABELS:
+        return True
+    return image.at_top > _TOP_SHARE and one.labels.contrast > -_CONTRAST  # a white ground is no loss
 
 
 # images against each other
