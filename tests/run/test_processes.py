@@ -122,7 +122,7 @@ def test_two_processes_do_the_steps_of_one_with_the_larger_batch(folder, recipes
     ):
         torch.testing.assert_close(here, there, atol=1e-3, rtol=1e-2, msg=name)
     assert load(two).contract.recipe.tiles.batch == 2
-    assert sorted(path.name for path in two.iterdir()) == ["log.csv", "model.safetensors", "recipe.toml"]
+    assert sorted(path.name for path in two.iterdir()) == ["log.csv", "model.safetensors", "recipe.toml", "report.html"]
 
 
 def test_one_that_is_killed_ends_the_job_which_goes_on_with_fewer(folder, recipes, tmp_path):
