@@ -167,7 +167,7 @@ def test_objects_have_counts_and_sizes(discs, tiny, tmp_path):
     page = page_of(write_report(tmp_path / "run", data, model=model))
     assert re.search(r"\d of 1 object found, (\d|none) missed, (\d+|none) invented", page.words)
     assert "The objects and their sizes" in page.words
-    assert "training measured AP@0.5 (pooled)" in page.words
+    assert "The model file states AP@0.5 (pooled)" in page.words
 
 
 def test_classes_have_a_row_each(discs, tiny, tmp_path):

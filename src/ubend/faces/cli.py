@@ -591,12 +591,14 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
     from ubend.faces.report import REPORT
     from ubend.run.model import FILE_NAME
     from ubend.run.processes import are_several
+    from ubend.run.recipe import load_recipe
     from ubend.run.runs import FOLDS, LOG, RECIPE, check_free, train_folder
 
     if are_several():
         console.quiet = os.environ["RANK"] != "0"
     if not choices.get("resume"):
         check_free(out, (FILE_NAME, RECIPE, LOG, FOLDS, REPORT), overwrite=choices["overwrite"])
+    load_recipe(choices.get("recipe", "default"))  # a wrong one is told before a look at the images
     _check_first(data, choices.get("labels"), choices.get("task"), choices.get("ignore"))
     with _progress_bar() as show:
 

@@ -134,7 +134,7 @@ class TrainingConfig:
     checkpoint_minutes: float = 2.0
 
     def __post_init__(self) -> None:
-        at_least = dict.fromkeys(("minutes", "steps", "held_out", "checkpoint_minutes"), 0.0)
+        at_least: dict[str, float] = {"minutes": 0, "steps": 0, "held_out": 0, "checkpoint_minutes": 0}
         _check_ranges(self, at_least=at_least, below={"held_out": 1})
 
 
