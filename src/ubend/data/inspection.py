@@ -393,7 +393,7 @@ def _second_lobe(mask: NDArray[np.bool_]) -> float:
     step = max(1, -(-max(mask.shape) // _CLUMP_SIDE))
     depth = ndimage.distance_transform_edt(np.pad(ndimage.binary_fill_holes(mask)[::step, ::step], 1))
     top = float(depth.max())
-    for level in np.arange(0.85, 0.15, -0.1) * top:
+    for level in (share * top for share in np.arange(0.85, 0.15, -0.1) if share <= _NECK):  # no neck is thicker
         bodies, number = ndimage.label(depth > level, np.ones((3, 3)))
         if number < 2:
             continue
