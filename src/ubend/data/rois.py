@@ -166,6 +166,7 @@ def write_geojson(
     Examples
     --------
     >>> import tempfile
+    >>> from ubend.method.outlines import trace_outlines
     >>> outlines = trace_outlines(np.array([[0, 1, 1]]))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_geojson(Path(folder) / "a.geojson", outlines, measurements={"area_px": np.array([2])})
