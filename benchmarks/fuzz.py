@@ -634,14 +634,8 @@ KNOWING: dict[str, Callable[[bytes, Random], bytes]] = {
     ".zattrs": damaged_json, ".zgroup": damaged_json,
 }  # fmt: skip
 PAST_KNOWING = (
-    ValueError,
-    zlib.error,
-    TypeError,
-    KeyError,
-    IndexError,
-    struct.error,
-    zipfile.BadZipFile,
-    RecursionError,
+    *(ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError),
+    *(zlib.error, struct.error, zipfile.BadZipFile),
 )
 """What comes of a second damage to a file that the first one made unreadable."""
 LINKS = ("/dev/zero", "/etc/passwd", "..", "loop", "nowhere")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -314,3 +315,25 @@ def test_geojson_of_other_things(tmp_path, content, message):
 def test_a_file_that_is_missing(tmp_path):
     with pytest.raises(FileError, match=r"There is no file .*a.geojson"):
         read_drawn(tmp_path / "a.geojson")
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 5), (4, 9), (7, 1), (1, 12), (20, 21), (2, 2)])
+def test_ovals_of_any_shape_are_filled_as_by_their_pixels(tmp_path, height, width):
+    roifile.ImagejRoi(roitype=KIND.OVAL, left=2, top=3, right=2 + width, bottom=3 + height).tofile(tmp_path / "a.roi")
+    rows, columns = np.mgrid[0:30, 0:30] + 0.5
+    down, across = (rows - 3 - height / 2) / (height / 2), (columns - 2 - width / 2) / (width / 2)
+    labels = labels_from_drawn(read_drawn(tmp_path / "a.roi"), (30, 30))
+    assert (labels == (down**2 + across**2 <= 1)).all()
+
+
+def test_an_oval_as_large_as_it_can_be_takes_no_memory(tmp_path):
+    roi = roifile.ImagejRoi(roitype=KIND.OVAL, left=0, top=0, right=32_000, bottom=32_000)
+    roi.tofile(tmp_path / "a.roi")
+    tracemalloc.start()
+    try:
+        [one] = read_drawn(tmp_path / "a.roi")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**25
+    assert len(one.pieces[0][0]) == 4 * 32_000

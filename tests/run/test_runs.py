@@ -17,6 +17,7 @@ from ubend.data.formats import write_labels
 from ubend.errors import FileError, InputError, Stopped, TrainingError
 from ubend.method.network import NetworkConfig
 from ubend.run import training
+from ubend.run.checkpoint import Checkpoints
 from ubend.run.model import load
 from ubend.run.recipe import TrainingConfig, load_recipe
 from ubend.run.runs import train_folder
@@ -260,6 +261,31 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(folder, tiny, tmp_pat
     assert told[0].step == 3
     assert told[0].notes == [f"{last.name} was damaged: the one before counts."]
     assert same(whole, again)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda state: state.clear(),
+        lambda state: state.pop("asked"),
+        lambda state: state["asked"].pop("seed"),
+        lambda state: state["job"]["contract"].pop("network"),
+        lambda state: state.update(step="many"),
+        lambda state: state.update(clock=[]),
+        lambda state: state.update(job=None),
+    ],
+)
+def test_a_checkpoint_of_somebody_else_is_refused(spoil, folder, tiny, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train_folder(folder, out, recipe=tiny, steps=6, on_step=stop_at(1))
+    kept = Checkpoints(out / "checkpoint")
+    saved = kept.latest()
+    spoil(saved.state)
+    kept.write(saved.tensors, saved.state)
+    kept.unlock()
+    with pytest.raises(FileError, match="is none that ubend train wrote: remove the folder"):
+        train_folder(folder, out, resume=True)
 
 
 def test_if_all_are_damaged_it_says_so(folder, tiny, tmp_path):

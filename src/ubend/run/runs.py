@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from ubend.data.annotated import Annotated, find_pairs, read_pairs
 from ubend.data.formats import check_writable, write_atomically
-from ubend.errors import FileError, InputError, Stopped, TrainingError
+from ubend.errors import FileError, InputError, Stopped, TrainingError, UbendError
 from ubend.method.network import UNet
 from ubend.run.checkpoint import FOLDER, Checkpoint, Checkpoints, part_of
 from ubend.run.clock import Clock
@@ -82,6 +82,7 @@ def train_folder(
     if resume and overwrite:
         raise InputError("say --resume to go on with a run or --overwrite to begin anew, not both")
     saved = checkpoints.latest() if resume else None
+    _check_complete(saved, checkpoints)
     if resume and saved is None and (out / FILE_NAME).is_file():
         return _done(out, choices, device)
     if saved is None:
@@ -175,6 +176,25 @@ def _done(out: Path, choices: dict[str, Any], device: str | None) -> Model:
                 f"{out} holds a run that is done, with {name} {stored}, not {given}: begin anew with --overwrite"
             )
     return model
+
+
+def _check_complete(saved: Checkpoint | None, checkpoints: Checkpoints) -> None:
+    """Raise FileError if a checkpoint is whole but none of a run: somebody else has written it."""
+    if saved is None:
+        return
+    state = saved.state
+    try:
+        Contract.from_dict(state["job"]["contract"])
+        recipe_from_dict(state["asked"]["recipe"])
+        Clock(now=lambda: 0.0).resume(state["clock"])
+        numbers = [state["step"], state["fold"], state["processes"], state["share"], state["elapsed"], state["waited"]]
+        sound = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+        sound = sound and isinstance(state["run"], str) and tuple(state["asked"]) == ASKED
+        sound = sound and {"machine", "images", "pending", "quality", "scaler", "watch"} <= state.keys()
+    except (UbendError, KeyError, TypeError, ValueError, AttributeError):
+        sound = False
+    if not sound:
+        raise FileError(f"the checkpoint in {checkpoints.folder} is none that ubend train wrote: remove the folder")
 
 
 def _check_shared(saved: Checkpoint | None, out: Path, processes: Processes) -> None:
