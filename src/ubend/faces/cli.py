@@ -201,7 +201,9 @@ def train(
         before = ""
         if model.contract.task.kind == "instances":
             tuned = model.contract.provenance.get("scored") == "as it predicts"
-            before = ", which helped to choose that" if tuned else ", before that choice"
+            share = model.contract.provenance.get("scored_share", 1.0)
+            part = "" if share == 1 else f" ({share:.0%} of their pixels)"
+            before = f"{part}, which helped to choose that" if tuned else ", before that choice"
         console.print(f"On held-out images{before}: {_in_one_line(model.contract.quality)}")
     else:
         why = (

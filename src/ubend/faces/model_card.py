@@ -184,6 +184,8 @@ def _quality(contract: Contract) -> dict[str, str]:
         on = count(len(contract.provenance.get("held_out", {})), "held-out image")
         how = "in one view"
         if contract.provenance.get("scored") == "as it predicts":
+            share = contract.provenance.get("scored_share", 1.0)
+            on += "" if share == 1 else f" ({share:.0%} of their pixels)"
             how = "as the model predicts; the rules for objects were chosen on them too, which flatters a little"
         elif contract.task.kind == "instances":
             how = "in one view, before the rules for objects were chosen"

@@ -231,6 +231,8 @@ def _cut_down(images: Sequence[Annotated], parts: Sequence[Part], pixels: float)
     if pixels >= _pixels(images):
         return []
     taken = sum((rows.stop - rows.start) * (columns.stop - columns.start) for _, rows, columns in parts)
+    if taken >= _pixels(images):
+        return []
     return [
         f"Trained on {count(len(parts), 'part')} with {taken / _pixels(images):.0%} of all pixels: "
         f"there is no time to prepare more."

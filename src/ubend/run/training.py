@@ -248,6 +248,8 @@ def train(  # noqa: PLR0913
     }
     if contract.quality:  # of the model as it predicts
         quality, provenance["scored"] = contract.quality, "as it predicts"
+        looked_at = sum(image.labels.size for image in job.tuned_on if image.name in hashes[1])
+        provenance["scored_share"] = round(looked_at / sum(image.labels.size for image in held_out), 4)
     if dealt is not None and found is not None:
         quality, provenance["folds"] = found.evaluation.overall, described(annotated, dealt, found)
     known = {name: score for name, score in quality.items() if math.isfinite(score)}  # NaN is no JSON
