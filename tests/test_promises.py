@@ -21,10 +21,11 @@ from ubend.errors import FileError
 from ubend.method.geometry import halo, smallest_input_for, tile_spans
 from ubend.method.network import NetworkConfig, UNet
 from ubend.method.overlap_tile import cut_tile
-from ubend.run.contract import Contract, Normalisation
+from ubend.run.contract import Contract
 from ubend.run.folders import predict_folder
 from ubend.run.memory import smallest_tile
 from ubend.run.model import Model
+from ubend.run.normalisation import Normalisation
 from ubend.run.runs import train_folder
 from ubend.run.training import train
 

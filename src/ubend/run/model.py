@@ -17,7 +17,8 @@ from ubend.method.network import NetworkConfig, UNet, for_prediction
 from ubend.method.objects import ObjectRules
 from ubend.run.contract import Contract
 from ubend.run.device import choose_device
-from ubend.run.prediction import OnSmallerTile, OnTile, predict_labels, predict_probabilities
+from ubend.run.labels import predict_labels
+from ubend.run.prediction import OnSmallerTile, OnTile, predict_probabilities
 
 FORMAT = "ubend-model"
 FORMAT_VERSION = 4
@@ -81,7 +82,7 @@ class Model:
     def segment(
         self, image: NDArray[Any], *, tile: int | None = None, objects: ObjectRules | None = None
     ) -> NDArray[np.integer]:
-        """Label each pixel of an image of any size; see `prediction.predict_labels`.
+        """Label each pixel of an image of any size; see `labels.predict_labels`.
 
         Parameters
         ----------
