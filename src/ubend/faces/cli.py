@@ -65,6 +65,8 @@ Memory = Annotated[
 LARGE = "Large images (docs/large-images.md)"
 OTHER_RULES = "Single objects, other than training chose"
 
+EXPORTS = ("onnx",)
+"""Formats of other programs that a model is written in."""
 OVERHEADS = (572, 1020, 1532, 2044)
 """Tiles whose cost `describe` tells, beside the smallest."""
 FEW_IMAGES = 10
@@ -546,6 +548,24 @@ def verify_tiling(
     _print_verification(found)
     if not found.passed:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Folder of a run, or a model file.")],
+    to: Annotated[str, typer.Option("--to", help=f"What for: {', '.join(EXPORTS)}.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a model for programs that do not have ubend (docs/export.md)."""
+    if to not in EXPORTS:
+        raise InputError(f"no export to {to!r}: there is {' or '.join(EXPORTS)}")
+    from ubend.run.model import load
+    from ubend.share.onnx import export_onnx
+
+    difference = export_onnx(load(model, device="cpu"), out, overwrite=overwrite)
+    console.print(f"Wrote {escape(str(out))}. Probabilities differ from the model's by at most {difference:.0e}.")
+    console.print("Without torch: ubend.share.onnx.OnnxModel(…).segment(image); other programs: docs/export.md")
 
 
 @app.command()
