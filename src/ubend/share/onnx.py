@@ -274,9 +274,10 @@ class OnnxModel:
         def one_view(quarter_turns: int, flip: bool) -> NDArray[np.float32]:
             seen = np.rot90(tile[..., ::-1] if flip else tile, quarter_turns, (-2, -1))
             found = np.rot90(self.run(seen[None])[0], -quarter_turns, (-2, -1))
-            return found[..., ::-1] if flip else found
+            found = found[..., ::-1] if flip else found
+            return found
 
-        total = one_view(0, False).copy()
+        total: NDArray[np.float32] = one_view(0, False).copy()
         for view in range(1, views):
             total += one_view(view % 4, view >= 4)
         total /= views
