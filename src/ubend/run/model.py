@@ -141,7 +141,7 @@ def load(path: str | Path, *, device: str | None = None) -> Model:
         raise ModelFileError(f"{path} is no model file, or damaged: {reason_of(error)}") from None
     try:
         contract = Contract.from_dict(_contract_values(metadata))
-        network = _network_of(contract.network, tensors)
+        network = network_of(contract.network, tensors)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # RecursionError is one of them
@@ -149,7 +149,7 @@ def load(path: str | Path, *, device: str | None = None) -> Model:
     return Model(network.eval(), contract, device=device)
 
 
-def _network_of(config: NetworkConfig, tensors: dict[str, torch.Tensor]) -> UNet:
+def network_of(config: NetworkConfig, tensors: dict[str, torch.Tensor]) -> UNet:
     """Build a network around weights: no memory is taken for one that does not fit them."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         network = UNet(config)

@@ -273,9 +273,8 @@ class OnnxModel:
     def _mean_over_views(self, tile: NDArray[np.float32], views: int) -> NDArray[np.float32]:
         def one_view(quarter_turns: int, flip: bool) -> NDArray[np.float32]:
             seen = np.rot90(tile[..., ::-1] if flip else tile, quarter_turns, (-2, -1))
-            found = np.rot90(self.run(seen[None])[0], -quarter_turns, (-2, -1))
-            found = found[..., ::-1] if flip else found
-            return found
+            found: NDArray[np.float32] = np.rot90(self.run(seen[None])[0], -quarter_turns, (-2, -1))
+            return np.flip(found, -1) if flip else found
 
         total: NDArray[np.float32] = one_view(0, False).copy()
         for view in range(1, views):
