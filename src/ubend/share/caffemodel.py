@@ -1,8 +1,8 @@
 """Arrays out of a .caffemodel file: the protocol-buffer message NetParameter of Caffe, of which few fields are needed.
 
 A message is a row of fields, each a key (number of the field · 8 + type) and a value. Types are 0: an integer of 7 bits
-a byte, 1 and 5: 8 and 4 bytes, 2: a length and so many bytes, which may be a message again. That is all there is to read
-here: Caffe, its protocol definition and a compiler for it are not needed, and nothing of the file is run.
+a byte, 1 and 5: 8 and 4 bytes, 2: a length and so many bytes, which may be a message again. That is all there is to
+read: Caffe, its protocol definition and a compiler for it are not needed, and nothing of the file is run.
 """
 
 from collections.abc import Iterator
