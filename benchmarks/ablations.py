@@ -24,8 +24,9 @@ from report import keep, kept, machine, markdown_table, write_section
 
 from ubend.data.annotated import Annotated, Kind, find_pairs, read_pairs
 from ubend.run.evaluation import evaluate_arrays
+from ubend.run.labels import predict_labels
 from ubend.run.model import Model
-from ubend.run.prediction import Views, predict_labels
+from ubend.run.prediction import Views
 from ubend.run.recipe import BudgetConfig, Recipe, load_recipe
 from ubend.run.training import Progress, train
 

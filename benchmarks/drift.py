@@ -26,7 +26,7 @@ from scipy import ndimage
 from ubend.data.annotated import Task
 from ubend.data.formats import read_images, read_labels
 from ubend.method.network import UNet, for_prediction
-from ubend.run.contract import Contract, Normalisation
+from ubend.run.contract import Contract
 from ubend.run.drift import (
     LIKE_DIAMETER,
     LIMIT,
@@ -37,6 +37,7 @@ from ubend.run.drift import (
     median_diameter,
     reference_of,
 )
+from ubend.run.normalisation import Normalisation
 from ubend.run.prediction import predict_probabilities
 from ubend.run.recipe import load_recipe
 

@@ -51,9 +51,10 @@ from ubend.errors import UbendError
 from ubend.faces import cli
 from ubend.method.network import NetworkConfig, UNet
 from ubend.method.outlines import trace_outlines
-from ubend.run.contract import Contract, Normalisation
+from ubend.run.contract import Contract
 from ubend.run.evaluation import evaluate_folders
 from ubend.run.model import Model, load
+from ubend.run.normalisation import Normalisation
 from ubend.run.recipe import Recipe, load_recipe, to_toml
 from ubend.run.scale import in_this_process, predict_large
 

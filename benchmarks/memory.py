@@ -51,10 +51,11 @@ def one(width: int, depth: int, size: int, classes: int = 2, channels: int = 1, 
     from ubend.data.annotated import Task
     from ubend.method.geometry import output_size, tile_step
     from ubend.method.network import NetworkConfig, UNet
-    from ubend.run.contract import Contract, Normalisation
+    from ubend.run.contract import Contract
     from ubend.run.device import resident_memory
     from ubend.run.memory import label_bytes, result_bytes, tile_bytes
     from ubend.run.model import Model
+    from ubend.run.normalisation import Normalisation
 
     network = NetworkConfig(
         in_channels=channels, classes=classes, width=width, depth=depth, padding="same", normalisation="batch"

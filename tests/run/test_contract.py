@@ -10,16 +10,9 @@ from ubend.data.annotated import Task
 from ubend.errors import InputError, ModelFileError
 from ubend.method.network import NetworkConfig
 from ubend.method.objects import ObjectRules
-from ubend.run.contract import (
-    Contract,
-    Normalisation,
-    Unlike,
-    channels_first,
-    is_gray,
-    unlike,
-    unlike_diameter,
-)
+from ubend.run.contract import Contract, Unlike, unlike, unlike_diameter
 from ubend.run.drift import image_statistics, reference_of
+from ubend.run.normalisation import Normalisation, channels_first, is_gray
 from ubend.run.recipe import load_recipe
 
 LOOK = image_statistics(np.random.default_rng(0).integers(0, 4000, (1, 64, 64)).astype(np.uint16))

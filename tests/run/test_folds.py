@@ -15,9 +15,10 @@ from ubend.method.network import NetworkConfig
 from ubend.method.objects import ObjectRules
 from ubend.run import folds, training
 from ubend.run.clock import Clock
-from ubend.run.contract import Contract, Normalisation
+from ubend.run.contract import Contract
 from ubend.run.folds import Dealt, SharedTime, deal
 from ubend.run.model import load
+from ubend.run.normalisation import Normalisation
 from ubend.run.preparation import fingerprint
 from ubend.run.runs import train_folder
 from ubend.run.training import train

@@ -11,10 +11,12 @@ from ubend.method.geometry import smallest_input_for
 from ubend.method.network import NetworkConfig, UNet
 from ubend.method.objects import ObjectRules
 from ubend.run import prediction
-from ubend.run.contract import Contract, Normalisation
+from ubend.run.contract import Contract
+from ubend.run.labels import predict_labels
 from ubend.run.memory import label_bytes, parse_bytes, result_bytes, tile_bytes
 from ubend.run.model import Model
-from ubend.run.prediction import DIHEDRAL, ROTATIONS, _turned, _turned_back, choose_tile, predict_labels
+from ubend.run.normalisation import Normalisation
+from ubend.run.prediction import DIHEDRAL, ROTATIONS, _turned, _turned_back, choose_tile
 
 
 def random_model(*, channels=1, classes=3, depth=2, kind="percentile", width=4):

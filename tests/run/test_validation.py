@@ -10,7 +10,8 @@ from ubend.errors import TrainingError
 from ubend.method.network import NetworkConfig, UNet
 from ubend.method.objects import ObjectRules
 from ubend.run import validation
-from ubend.run.contract import Contract, Normalisation
+from ubend.run.contract import Contract
+from ubend.run.normalisation import Normalisation
 from ubend.run.validation import count_choices, tune_objects, tuned_on, tuning_cost, validate
 
 INSTANCES = Task("instances", (), None)

@@ -65,6 +65,8 @@ Memory = Annotated[
 LARGE = "Large images (docs/large-images.md)"
 OTHER_RULES = "Single objects, other than training chose"
 
+EXPORTS = ("onnx", "bioimageio")
+"""Formats of other programs that a model is written in."""
 OVERHEADS = (572, 1020, 1532, 2044)
 """Tiles whose cost `describe` tells, beside the smallest."""
 FEW_IMAGES = 10
@@ -551,6 +553,42 @@ def verify_tiling(
     _print_verification(found)
     if not found.passed:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Folder of a run, or a model file.")],
+    to: Annotated[str, typer.Option("--to", help=f"What for: {', '.join(EXPORTS)}.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: NAME.onnx, or NAME.zip for bioimageio.")],
+    image: Annotated[
+        Path | None,
+        typer.Option(help="An image like those trained on: the test and the picture of a bioimageio package."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a model for programs that do not have ubend (docs/export.md)."""
+    if to not in EXPORTS:
+        raise InputError(f"no export to {to!r}: there is {' or '.join(EXPORTS)}")
+    if image is not None and to != "bioimageio":
+        raise InputError(f"--image is for --to bioimageio: {to} holds no image")
+    from ubend.run.model import load
+    from ubend.share.bioimageio import export_bioimageio
+    from ubend.share.onnx import export_onnx
+
+    loaded = load(model, device="cpu")
+    if to == "onnx":
+        difference = export_onnx(loaded, out, overwrite=overwrite)
+    else:
+        shown = None if image is None else _first_plane(image)
+        difference = export_bioimageio(loaded, out, image=shown, overwrite=overwrite)
+    console.print(f"Wrote {escape(str(out))}. Probabilities differ from the model's by at most {difference:.0e}.")
+    if to == "onnx":
+        console.print("Without torch: ubend.share.onnx.OnnxModel(…).segment(image); other programs: docs/export.md")
+        return
+    if image is None:
+        console.print("Its picture shows noise: say --image FILE, an image like those trained on.")
+    console.print("Before you publish it, put authors and licence into its rdf.yaml. Test it:")
+    _say_command("bioimageio test", out)
 
 
 @app.command()

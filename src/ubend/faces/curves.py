@@ -9,8 +9,9 @@ from rich.table import Table
 
 from ubend.data.formats import write_atomically
 from ubend.faces.terminal import escape
-from ubend.run.contract import Contract, count
+from ubend.run.contract import Contract
 from ubend.run.learning_curve import CurvePlan, LearningCurve, signed
+from ubend.run.normalisation import count
 
 _INK, _PALE, _COLOUR = "#222222", "#777777", "#0072b2"
 

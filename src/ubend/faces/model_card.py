@@ -10,8 +10,9 @@ from ubend.faces.terminal import escape
 from ubend.faces.unlike import range_in_words
 from ubend.faces.words import rules_in_words
 from ubend.method.network import count_parameters
-from ubend.run.contract import Contract, Normalisation, count
+from ubend.run.contract import Contract
 from ubend.run.drift import Reference
+from ubend.run.normalisation import Normalisation, count
 from ubend.run.recipe import Recipe, load_recipe
 
 __all__ = ["card_for_programs", "print_card"]

@@ -22,7 +22,8 @@ from ubend.faces.pictures import CLASS_COLOURS, displayed, overlay
 from ubend.method.geometry import halo, tile_spans
 from ubend.method.overlap_tile import cut_tile
 from ubend.run.budget import Facts, Part, large_diameter, make_plan, middle_of
-from ubend.run.contract import Contract, channels_first, count
+from ubend.run.contract import Contract
+from ubend.run.normalisation import channels_first, count
 from ubend.run.prediction import margin
 from ubend.run.preparation import annotated_images, check_finite, count_channels, count_maps, make_contract, prepare
 from ubend.run.recipe import Recipe, load_recipe

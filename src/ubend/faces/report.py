@@ -40,10 +40,11 @@ from ubend.faces.pictures import (
 from ubend.faces.words import rules_in_words
 from ubend.method.measurements import measure_objects
 from ubend.method.network import count_parameters
-from ubend.run.contract import Contract, count
+from ubend.run.contract import Contract
 from ubend.run.evaluation import HEADLINES, Evaluation
 from ubend.run.inspection import MOST_IMAGES, Inspected, Inspection, Unlabelled, inspect, rank_unlabelled
 from ubend.run.model import Model, load
+from ubend.run.normalisation import count
 from ubend.run.pooling import FEWEST_IMAGES
 from ubend.run.recipe import to_toml
 from ubend.scores import cells

@@ -1,6 +1,7 @@
 """What several faces say alike: the rules for objects, in a sentence."""
 
-from ubend.run.contract import Contract, count
+from ubend.run.contract import Contract
+from ubend.run.normalisation import count
 
 __all__ = ["rules_in_words"]
 

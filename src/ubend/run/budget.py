@@ -20,7 +20,7 @@ from ubend.data.annotated import Annotated, Task, class_indices
 from ubend.errors import InputError
 from ubend.method.geometry import nearest_valid_inputs, receptive_field, smallest_input_for
 from ubend.method.network import NetworkConfig, check_input_size, count_parameters, layer_table
-from ubend.run.contract import count
+from ubend.run.normalisation import count
 from ubend.run.recipe import BudgetConfig, Recipe
 
 WIDTHS = (8, 16, 24, 32, 48, 64)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubend.method.overlap_tile import predict_tiles
-from ubend.run.contract import Contract, channels_first
+from ubend.run.contract import Contract
 from ubend.run.model import Model
+from ubend.run.normalisation import channels_first
 from ubend.run.prediction import DIHEDRAL, choose_tile, predict_part
 
 __all__ = ["disagreement_of", "predict_with_disagreement"]

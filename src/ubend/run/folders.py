@@ -28,9 +28,11 @@ from ubend.errors import FileError, InputError, OutOfMemory
 from ubend.method.measurements import measure_objects
 from ubend.method.outlines import trace_outlines
 from ubend.method.resampling import resized
-from ubend.run.contract import Contract, Unlike, channels_first, unlike, unlike_diameter
+from ubend.run.contract import Contract, Unlike, unlike, unlike_diameter
 from ubend.run.drift import image_statistics, median_diameter
+from ubend.run.labels import predict_labels
 from ubend.run.model import Model
+from ubend.run.normalisation import channels_first
 from ubend.run.pipeline import Behind, Limit, Turn, Waiting, reading_ahead
 from ubend.run.prediction import (
     OnSmallerTile,
@@ -39,7 +41,6 @@ from ubend.run.prediction import (
     check_tile,
     differs_in_size,
     labels_resized,
-    predict_labels,
     shape_for_model,
 )
 

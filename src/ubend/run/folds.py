@@ -24,9 +24,11 @@ from ubend.errors import InputError
 from ubend.method.network import UNet, for_prediction
 from ubend.method.objects import ObjectRules
 from ubend.run.clock import Clock
-from ubend.run.contract import Contract, count
+from ubend.run.contract import Contract
 from ubend.run.evaluation import Evaluation, evaluate_arrays
-from ubend.run.prediction import predict_labels, predict_probabilities
+from ubend.run.labels import predict_labels
+from ubend.run.normalisation import count
+from ubend.run.prediction import predict_probabilities
 from ubend.run.preparation import make_contract, same_pixels
 from ubend.run.validation import MOST_TUNED_ON, best_rules, match, mean_precision, probabilities_of
 from ubend.scores import cells

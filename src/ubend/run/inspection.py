@@ -20,8 +20,8 @@ from ubend.method.geometry import smallest_input_for
 from ubend.run.budget import middle_of
 from ubend.run.disagreement import predict_with_disagreement
 from ubend.run.evaluation import Evaluation, evaluate_arrays
+from ubend.run.labels import predict_labels
 from ubend.run.model import Model
-from ubend.run.prediction import predict_labels
 from ubend.run.preparation import fingerprint
 
 __all__ = ["Inspected", "Inspection", "Unlabelled", "inspect", "rank_unlabelled"]

@@ -23,14 +23,15 @@ from ubend.data.annotated import Annotated, Kind, Task, infer_task
 from ubend.errors import InputError
 from ubend.run import power_law
 from ubend.run.clock import Clock
-from ubend.run.contract import Contract, count
+from ubend.run.contract import Contract
 from ubend.run.device import choose_device
 from ubend.run.evaluation import Evaluation, evaluate_arrays
 from ubend.run.folds import Dealt, SharedTime, classes_shown, contract_for, deal
+from ubend.run.labels import predict_labels
+from ubend.run.normalisation import count
 from ubend.run.planning import Job, plan_job
 from ubend.run.pooling import CONFIDENCE, Column
 from ubend.run.power_law import MOST_EXTRAPOLATED, PowerLaw
-from ubend.run.prediction import predict_labels
 from ubend.run.preparation import MOST_HELD_OUT, annotated_images, check_finite, count_channels
 from ubend.run.recipe import Recipe, load_recipe
 from ubend.run.training import (

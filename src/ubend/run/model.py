@@ -17,7 +17,8 @@ from ubend.method.network import NetworkConfig, UNet, for_prediction
 from ubend.method.objects import ObjectRules
 from ubend.run.contract import Contract
 from ubend.run.device import choose_device
-from ubend.run.prediction import OnSmallerTile, OnTile, predict_labels, predict_probabilities
+from ubend.run.labels import predict_labels
+from ubend.run.prediction import OnSmallerTile, OnTile, predict_probabilities
 
 FORMAT = "ubend-model"
 FORMAT_VERSION = 4
@@ -81,7 +82,7 @@ class Model:
     def segment(
         self, image: NDArray[Any], *, tile: int | None = None, objects: ObjectRules | None = None
     ) -> NDArray[np.integer]:
-        """Label each pixel of an image of any size; see `prediction.predict_labels`.
+        """Label each pixel of an image of any size; see `labels.predict_labels`.
 
         Parameters
         ----------
@@ -140,7 +141,7 @@ def load(path: str | Path, *, device: str | None = None) -> Model:
         raise ModelFileError(f"{path} is no model file, or damaged: {reason_of(error)}") from None
     try:
         contract = Contract.from_dict(_contract_values(metadata))
-        network = _network_of(contract.network, tensors)
+        network = network_of(contract.network, tensors)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # RecursionError is one of them
@@ -148,7 +149,7 @@ def load(path: str | Path, *, device: str | None = None) -> Model:
     return Model(network.eval(), contract, device=device)
 
 
-def _network_of(config: NetworkConfig, tensors: dict[str, torch.Tensor]) -> UNet:
+def network_of(config: NetworkConfig, tensors: dict[str, torch.Tensor]) -> UNet:
     """Build a network around weights: no memory is taken for one that does not fit them."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         network = UNet(config)

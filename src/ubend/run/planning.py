@@ -28,8 +28,9 @@ from ubend.run.budget import (
     make_plan,
 )
 from ubend.run.clock import CLOSING, Clock
-from ubend.run.contract import Contract, count
+from ubend.run.contract import Contract
 from ubend.run.device import free_memory, mixed_precision
+from ubend.run.normalisation import count
 from ubend.run.prediction import VIEWS
 from ubend.run.preparation import count_channels, count_maps, make_contract, prepare
 from ubend.run.recipe import Recipe

@@ -1,4 +1,4 @@
-"""Prediction: image → normalised → tiles → probabilities → labels."""
+"""Prediction: image → normalised → tiles → probabilities."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +14,9 @@ from ubend.errors import InputError, OutOfMemory
 from ubend.method.augmentation import affine_about
 from ubend.method.geometry import halo, nearest_valid_inputs, smallest_input_for
 from ubend.method.network import NetworkConfig, UNet
-from ubend.method.objects import ObjectRules, foreground_to_objects
 from ubend.method.overlap_tile import predict_tiles
 from ubend.method.resampling import resized, sample, sampling_grid
-from ubend.run.contract import Contract, channels_first
+from ubend.run.contract import Contract
 from ubend.run.device import (
     autocast,
     free_memory,
@@ -36,6 +35,7 @@ from ubend.run.memory import (
     smallest_tile,
     tile_bytes,
 )
+from ubend.run.normalisation import channels_first
 
 LARGEST_TILE = 1532
 """Rows and columns beyond which a larger tile saves little: the halo costs 9 % there. Stated memory may hold more."""
@@ -193,33 +193,6 @@ def predict_part(
         total += one_view(*view)
     found: NDArray[np.float32] = total[0].div_(len(others) + 1).cpu().numpy()
     return found
-
-
-def predict_labels(
-    contract: Contract, probabilities: NDArray[np.float32], *, objects: ObjectRules | None = None
-) -> NDArray[np.integer]:
-    """Turn probabilities into a label image.
-
-    Parameters
-    ----------
-    contract : Contract
-        Says whether objects are counted or classes named.
-    probabilities : ndarray of float32, shape (classes, rows, columns)
-        As `predict_probabilities` gives them, with the distance where there is one.
-    objects : ObjectRules, optional
-        Other rules for single objects than the contract's.
-
-    Returns
-    -------
-    ndarray of unsigned int, shape (rows, columns)
-        Instances: 0 is background, 1..n are objects. Otherwise the label values of the training images.
-    """
-    if contract.task.kind == "instances":
-        distance = probabilities[2] if contract.learns_distance else None
-        return foreground_to_objects(probabilities[1], objects or contract.objects, distance=distance)
-    values = np.array(contract.task.values)
-    labels: NDArray[np.integer] = values.astype(np.min_scalar_type(int(values.max())))[probabilities.argmax(0)]
-    return labels
 
 
 def differs_in_size(contract: Contract, pixel_size: float | None) -> bool:

@@ -18,8 +18,9 @@ from ubend.method.network import check_input_size
 from ubend.method.objects import ObjectRules
 from ubend.method.relative_distance import relative_distance
 from ubend.method.touching import separate_touching
-from ubend.run.contract import Contract, Normalisation, channels_first, count, is_gray, not_finite
+from ubend.run.contract import Contract
 from ubend.run.drift import MOST_IMAGES, Reference, image_statistics, median_diameter, reference_of
+from ubend.run.normalisation import Normalisation, channels_first, count, is_gray, not_finite
 from ubend.run.recipe import EnergyConfig, Recipe
 
 SPLIT_BY_DISTANCE, SUREST = 0.15, 0.8

@@ -37,7 +37,7 @@ from ubend.errors import FileError, InputError, OutOfMemory, UbendError
 from ubend.method.geometry import Span, mirror, smallest_input_for, tile_spans
 from ubend.method.large_objects import objects_in_blocks
 from ubend.method.measurements import measure_objects_in_blocks
-from ubend.run.contract import Contract, Unlike, channels_first, unlike, unlike_diameter
+from ubend.run.contract import Contract, Unlike, unlike, unlike_diameter
 from ubend.run.device import (
     choose_device,
     free_memory,
@@ -47,9 +47,11 @@ from ubend.run.device import (
     resident_memory,
 )
 from ubend.run.drift import ImageStatistics, median_diameter, sampled_statistics
+from ubend.run.labels import predict_labels
 from ubend.run.memory import KEPT, OBJECT_BYTES, largest_tile_within, say_bytes, smallest_tile, tile_bytes
 from ubend.run.model import FILE_NAME, load
-from ubend.run.prediction import LARGEST_TILE, OnSmallerTile, check_tile, next_smaller, predict_labels, predict_part
+from ubend.run.normalisation import channels_first
+from ubend.run.prediction import LARGEST_TILE, OnSmallerTile, check_tile, next_smaller, predict_part
 
 OBJECTS_BLOCK = 2048
 """Rows and columns in which single objects are found at a time."""

@@ -16,7 +16,8 @@ from ubend.method.network import UNet, for_prediction
 from ubend.method.objects import ObjectRules
 from ubend.run.contract import Contract
 from ubend.run.evaluation import Evaluation, evaluate_arrays
-from ubend.run.prediction import VIEWS, Views, predict_labels, predict_probabilities
+from ubend.run.labels import predict_labels
+from ubend.run.prediction import VIEWS, Views, predict_probabilities
 from ubend.scores import cells
 
 SPLITS = (0.0, 0.75, 1.5, 3.0)

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from ubend.errors import InputError
 from ubend.method.geometry import nearest_valid_inputs, tile_spans
-from ubend.run.contract import channels_first
 from ubend.run.device import free_memory, resident_memory
 from ubend.run.memory import result_bytes, smallest_tile
 from ubend.run.model import Model
+from ubend.run.normalisation import channels_first
 from ubend.run.prediction import check_tile, choose_tile
 
 TOLERANCE = 1e-5
