@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -36,7 +37,7 @@ from ubend.data.large_tiff import write_large_tiff
 from ubend.data.rois import read_drawn, write_geojson, write_rois
 from ubend.data.simulated import simulate
 from ubend.data.tables import write_table
-from ubend.errors import FileError, UbendError
+from ubend.errors import FileError, Stopped, UbendError
 from ubend.method.geometry import halo, smallest_input_for, tile_spans
 from ubend.method.network import NetworkConfig, UNet
 from ubend.method.outlines import trace_outlines
@@ -480,6 +481,23 @@ def test_every_file_is_written_whole_or_not_at_all():
         name = path.relative_to(SOURCE).as_posix()
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if opens.search(line)]
         assert len([line for line in lines if not atomic.search(line)]) <= allowed.get(name, 0), (name, lines)
+
+
+# stopped, and going on as if it had not been (killed at any moment: tests/run/test_runs.py)
+
+
+def test_a_stopped_run_ends_with_the_same_weights(mine, tiny, tmp_path):
+    def stop(progress):
+        if progress.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    whole = train_folder(mine, one, labels="masks", recipe=tiny, steps=5, device="cpu")
+    with pytest.raises(Stopped, match="go on by the same command with --resume"):
+        train_folder(mine, two, labels="masks", recipe=tiny, steps=5, device="cpu", on_step=stop)
+    resumed = train_folder(mine, two, labels="masks", resume=True, device="cpu")
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
 
 
 # nothing goes out, nothing is left behind
