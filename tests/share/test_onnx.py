@@ -196,5 +196,7 @@ def test_the_command(tmp_path, model):
     assert "Wrote" in done.output
     assert "differ from the model's by at most" in done.output
     assert share.OnnxModel(tmp_path / "a.onnx").contract.task == model.contract.task
-    with pytest.raises(InputError, match="no export to 'tensorflow': there is onnx"):
+    with pytest.raises(InputError, match="no export to 'tensorflow': there is onnx or bioimageio"):
         CliRunner().invoke(cli.app, [*command[:3], "tensorflow", *command[4:]], catch_exceptions=False)
+    with pytest.raises(InputError, match="--image is for --to bioimageio"):
+        CliRunner().invoke(cli.app, [*command, "--image", "a.tif"], catch_exceptions=False)

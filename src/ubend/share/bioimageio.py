@@ -154,17 +154,22 @@ def _description(contract: "Contract", dtype: str, hashes: dict[str, str]) -> di
 
 
 def _preprocessing(normalisation: Normalisation, dtype: str) -> list[dict[str, Any]]:
-    """Say in their words what `Normalisation` does."""
-    steps: list[dict[str, Any]] = [{"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}]
+    """Say in their words what `Normalisation` does.
+
+    It ends with a type, too: without one at the end their programs turn the numbers back into the type of the image.
+    """
+    as_float = {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}
     axes = ["channel", "y", "x"] if normalisation.together else ["y", "x"]
     if normalisation.kind == "percentile":
         ends = {"min_percentile": normalisation.low, "max_percentile": normalisation.high}
-        return [*steps, {"id": "scale_range", "kwargs": {"axes": axes, **ends, "eps": TINY}}]
-    if normalisation.kind == "standardise":
-        return [*steps, {"id": "zero_mean_unit_variance", "kwargs": {"axes": axes, "eps": TINY}}]
-    if np.dtype(dtype).kind == "f":
-        return steps
-    return [*steps, {"id": "scale_linear", "kwargs": {"gain": 1 / int(np.iinfo(dtype).max)}}]
+        scaling: dict[str, Any] = {"id": "scale_range", "kwargs": {"axes": axes, **ends, "eps": TINY}}
+    elif normalisation.kind == "standardise":
+        scaling = {"id": "zero_mean_unit_variance", "kwargs": {"axes": axes, "eps": TINY}}
+    elif np.dtype(dtype).kind == "f":
+        return [as_float]
+    else:
+        scaling = {"id": "scale_linear", "kwargs": {"gain": 1 / int(np.iinfo(dtype).max)}}
+    return [as_float, scaling, as_float]
 
 
 def _maps(contract: "Contract") -> list[str]:
