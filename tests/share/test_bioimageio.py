@@ -109,6 +109,7 @@ def test_sizes_are_those_of_the_unpadded_network(package):
     assert len(found["axes"][1]["channel_names"]) == expected.shape[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("bioimageio") is None, reason="bioimageio.core is not installed")
 @pytest.mark.parametrize("given", ["noise", "an image"])
 def test_bioimageio_test_passes(given, tmp_path):
