@@ -226,6 +226,18 @@ def test_nor_does_the_number_of_processes_and_threads(tmp_path):
 # the same again
 
 
+@pytest.mark.parametrize("views", ["one", "dihedral", "rotations"])
+def test_threads_change_no_bit(views, model, instance_model):
+    image = np.random.default_rng(3).integers(0, 255, (153, 131), np.uint8)
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append([one.predict(image, tile=60, views=views, exact=True) for one in (model, instance_model)])
+    torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all((a == b).all() for a, b in zip(found[0], other, strict=True))
+
+
 def test_the_same_seed_gives_the_same_model(discs, tiny, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         torch.manual_seed(len(name) + seed * 7)  # whatever was drawn before
@@ -473,6 +485,7 @@ def test_every_file_is_written_whole_or_not_at_all():
         "data/formats.py": 2,  # write_picture and write_labels, for write_atomically
         "data/large_results.py": 1,  # metadata, for write_atomically
         "run/runs.py": 1,  # the log, a row a step
+        "share/bioimageio.py": 2,  # in a temporary folder, of which the package is made
         "run/scale.py": 1,  # notes of blocks, a line at a time: a line that is cut is not counted
     }
     opens = re.compile(r"\.open\(\"[wax]|\.write_(text|bytes)\(")
