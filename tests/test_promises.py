@@ -48,6 +48,7 @@ from ubend.run.folders import predict_folder
 from ubend.run.memory import smallest_tile
 from ubend.run.model import Model
 from ubend.run.normalisation import Normalisation
+from ubend.run.prediction import soft_max
 from ubend.run.recipe import load_recipe
 from ubend.run.runs import train_folder
 from ubend.run.scale import predict_large
@@ -173,7 +174,7 @@ def tile_by_tile(model, image, tile, order):
         row, column, part = tiles[number]
         with torch.inference_mode():
             scores = model.predictor(torch.from_numpy(part)[None].contiguous(memory_format=torch.channels_last))
-        found = torch.softmax(scores, 1)[0].numpy()[:, : row.stop - row.start, : column.stop - column.start]
+        found = soft_max(scores)[0].numpy()[:, : row.stop - row.start, : column.stop - column.start]
         result[:, row.start : row.stop, column.start : column.stop] = found
     return result
 

@@ -262,11 +262,11 @@ def labels_resized(contract: Contract, labels: NDArray[np.integer], shape: tuple
 
 def _to_probabilities(scores: Tensor, contract: Contract) -> Tensor:
     if not contract.learns_distance:
-        return _soft_max(scores)
-    return torch.cat([_soft_max(scores[:, :-1]), scores[:, -1:].clamp(0, 1)], dim=1)
+        return soft_max(scores)
+    return torch.cat([soft_max(scores[:, :-1]), scores[:, -1:].clamp(0, 1)], dim=1)
 
 
-def _soft_max(scores: Tensor) -> Tensor:
+def soft_max(scores: Tensor) -> Tensor:
     """Soft-max over the classes, pixel by pixel: PyTorch's own rounds otherwise where threads divide an image."""
     exponentials = (scores - scores.amax(dim=1, keepdim=True)).exp_()
     return exponentials.div_(exponentials.sum(dim=1, keepdim=True))
