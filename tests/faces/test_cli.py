@@ -903,3 +903,28 @@ def test_a_preview(data, recipe, tmp_path, failing):
     said = run("preview", data, "--out", tmp_path / "new" / "folder", "--recipe", recipe)
     assert "and 3 more: look at it." in said
     assert len(list((tmp_path / "new" / "folder").glob("disc_?_preview.png"))) == 4
+
+
+def test_who_says_what_labels_mean_is_not_stopped_by_the_doctor(tmp_path, recipe, failing):
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for k in range(3):
+        mask = (rng.random((80, 80)) < 0.5).astype(np.uint8)
+        for part in ("images", "masks"):
+            write_labels(tmp_path / "data" / part / f"{k}.tif", mask)
+    command = ["train", tmp_path / "data", "--out", tmp_path / "run", "--recipe", recipe, "--steps", 1]
+    assert "or say by --task that the labels are right" in failing(*command)
+    assert "--task says what the labels mean, so training goes on" in run(*command, "--task", "binary")
+
+
+def test_a_preview_replaces_only_a_preview(data, recipe, tmp_path, failing):
+    mask = tmp_path / "mine.png"
+    mask.write_bytes(b"drawn by hand")
+    assert "is no picture that ubend drew" in failing("preview", data, "--out", mask, "--recipe", recipe, "--overwrite")
+    assert "is no picture that ubend drew" in failing("check", data, "--picture", mask, "--overwrite")
+    assert mask.read_bytes() == b"drawn by hand"
+    for _ in range(2):
+        run("preview", data, "--out", tmp_path / "one.png", "--recipe", recipe, "--overwrite")
+    for _ in range(2):
+        run("check", data, "--picture", tmp_path / "sheet.png", "--overwrite")

@@ -105,6 +105,9 @@ def test_where_pictures_go(tiny, tmp_path):
     (tmp_path / names[1]).write_text("mine")
     with pytest.raises(FileError, match="exists already"):
         files_of(tmp_path, ready, overwrite=False)
+    with pytest.raises(FileError, match="no picture that ubend drew"):
+        files_of(tmp_path, ready, overwrite=True)
+    save_preview(tmp_path / names[1], ready, 1, overwrite=True)
     assert len(files_of(tmp_path, ready, overwrite=True)) == 2
     twice = replace(ready, images=(ready.images[0], ready.images[0]))
     with pytest.raises(FileError, match="two images have the same name"):

@@ -196,8 +196,8 @@ def test_a_stopped_run_is_not_replaced_without_being_asked(folder, tiny, tmp_pat
     out = tmp_path / "run"
     with pytest.raises(Stopped):
         train_folder(folder, out, recipe=tiny, steps=3, on_step=stop_at(2))
-    (out / "model.safetensors").unlink()
-    (out / "log.csv").unlink()
+    for name in ("model.safetensors", "log.csv", "recipe.toml"):
+        (out / name).unlink()
     with pytest.raises(FileError, match="run holds a run that was stopped: go on with --resume, or say --overwrite"):
         train_folder(folder, out, recipe=tiny, steps=3)
     with pytest.raises(InputError, match="not both"):
@@ -206,6 +206,17 @@ def test_a_stopped_run_is_not_replaced_without_being_asked(folder, tiny, tmp_pat
     train_folder(folder, out, recipe=tiny, steps=2, overwrite=True, on_step=seen.append)
     assert [progress.step for progress in seen] == [1, 2]
     assert not (out / "checkpoint").exists()
+
+
+def test_a_stopped_run_leaves_nothing_of_the_one_it_replaces_beside_its_model(folder, tiny, tmp_path):
+    out = tmp_path / "run"
+    train_folder(folder, out, recipe=tiny, steps=1, folds=2)
+    (out / "report.html").write_text("of the first")
+    with pytest.raises(Stopped):
+        train_folder(folder, out, recipe=often(tiny), steps=3, overwrite=True, on_step=stop_at(2))
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["checkpoint", "log.csv", "model.safetensors", "recipe.toml"]
+    assert load_recipe(out / "recipe.toml") == load(out).contract.recipe
 
 
 def test_what_replaces_a_stopped_run_and_never_begins_leaves_it(folder, tiny, tmp_path):

@@ -12,6 +12,8 @@ from ubend.data.rois import GEOJSON_START, ZIP_MARK
 
 __all__ = ["is_for_labels", "was_written_here"]
 
+MARK = {"Software": "ubend"}
+"""What a picture drawn by Matplotlib is to say of itself."""
 _COLUMNS = (b"id,centroid_row_px,", b"image,id,centroid_row_px,")
 
 

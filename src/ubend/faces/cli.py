@@ -240,7 +240,8 @@ def check(
     from ubend.faces.findings import print_report, save_contact_sheet, summary
 
     to_print = json_file == Path("-")
-    _check_free([path for path in (json_file, picture) if path is not None and path != Path("-")], overwrite=overwrite)
+    named = [path for path in (json_file, picture) if path is not None and path != Path("-")]
+    _check_free(named, overwrite=overwrite, picture=picture)
     with _progress_bar(quiet=to_print) as show:
         report = examine(
             data, labels=labels, task=task, ignore=ignore,  # type: ignore[arg-type]
@@ -700,11 +701,17 @@ def _check_first(data: Path, labels: str | None, task: str | None, ignore: int |
     if not report.errors:
         return
     print_report(console, replace(report, findings=report.errors))
+    if task is not None or ignore is not None:
+        said = "--task" if task is not None else "--ignore"
+        console.print(f"{said} says what the labels mean, so training goes on all the same.\n")
+        return
     wrong = {path for finding in report.errors for case in finding.cases for path in case.files}
     pairs = find_pairs(data, labels=labels)  # this and the next line raise what training would stop at
     read_pairs(pair for pair in pairs if not wrong.isdisjoint((*pair.images, pair.labels)))
     first = report.errors[0].fault.what
-    raise InputError(f"{first}: mend {data} first; `ubend check` says all that is wrong with it")
+    raise InputError(
+        f"{first}: mend {data} first (`ubend check` says all that is wrong), or say by --task that the labels are right"
+    )
 
 
 def _write_report(model: "Model", data: Path, out: Path, *, labels: str | None = None, overwrite: bool) -> None:
@@ -978,15 +985,18 @@ def _print_verification(found: "Verification") -> None:
         console.print(f"[bold red]FAIL[/]: a label changes, or a probability by more than {TOLERANCE:g}.")
 
 
-def _check_free(paths: list[Path], *, overwrite: bool) -> None:
+def _check_free(paths: list[Path], *, overwrite: bool, picture: Path | None = None) -> None:
     """Refuse before anything is computed what could not be written afterwards."""
     from ubend.data.formats import existing_folder
+    from ubend.data.origin import was_written_here
 
     for path in paths:
         existing_folder(path.parent)
         if path.exists() and not overwrite:
             raise FileError(f"{path} exists already: name another file, or say --overwrite")
-        if path.exists() and path.suffix.lower() not in (".csv", ".json", ".txt"):
+        if path == picture and path.exists() and not was_written_here(path):
+            raise FileError(f"{path} is no picture that ubend drew, and is not replaced: name another file")
+        if path != picture and path.exists() and path.suffix.lower() not in (".csv", ".json", ".txt"):
             raise FileError(f"{path} is no table and no JSON, and is not replaced: name another file")
     if len(set(paths)) < len(paths):
         raise FileError(f"{paths[0]} cannot be both the table and the JSON: name two files")

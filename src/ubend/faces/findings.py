@@ -11,6 +11,7 @@ from rich.padding import Padding
 
 from ubend.data.findings import Case, Finding, Report
 from ubend.data.formats import Picture, read_images, write_atomically
+from ubend.data.origin import MARK
 from ubend.errors import UbendError
 from ubend.faces.terminal import escape
 
@@ -96,7 +97,7 @@ def save_contact_sheet(path: Path, report: Report, *, overwrite: bool = False) -
         name = f"{_shortened(case.files[0].name, 28)}: " if case.files else ""
         caption = _shortened(f"{name}{finding.fault.what}", _CAPTION)
         axis.set_title(caption, fontsize=8, loc="left", color=INKS[finding.level])
-    write: Callable[[Path], object] = lambda part: figure.savefig(part, format="png")  # noqa: E731
+    write: Callable[[Path], object] = lambda part: figure.savefig(part, format="png", metadata=MARK)  # noqa: E731
     write_atomically(path, write, overwrite=overwrite)
     return len(panels)
 

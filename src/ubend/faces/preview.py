@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ubend.data.annotated import Annotated, Kind, Task, class_indices, infer_task
 from ubend.data.formats import check_free, check_writable, write_atomically
+from ubend.data.origin import MARK, was_written_here
 from ubend.data.tiles import TrainingImage, draw_tile
 from ubend.errors import FileError
 from ubend.faces.pictures import CLASS_COLOURS, displayed, overlay
@@ -142,7 +143,7 @@ def save_preview(path: Path, preview: Preview, number: int, *, seed: int = 0, ov
     _draw_maps(rows[0], image, source, contract)
     _draw_samples(rows[1], rows[2], source, contract, seed)
     _draw_tile(_row(figure, tops[3], (_TILE, _TILE), 2), image, source, contract)
-    write: Callable[[Path], object] = lambda part: figure.savefig(part, format="png", facecolor="white")  # noqa: E731
+    write: Callable[[Path], object] = lambda part: figure.savefig(part, format="png", facecolor="white", metadata=MARK)  # noqa: E731
     write_atomically(path, write, overwrite=overwrite)
 
 
@@ -164,13 +165,15 @@ def files_of(out: Path, preview: Preview, *, overwrite: bool) -> list[Path]:
     Raises
     ------
     FileError
-        If one exists and `overwrite` is not given, or cannot be written.
+        If one exists and `overwrite` is not given or ubend did not draw it, or cannot be written.
     """
     names = [f"{image.name}_preview.png" for image in preview.images]
     files = [out] if out.suffix.lower() == ".png" else [out / name for name in names]
     check_writable(files[0].parent)
     for path in files:
         check_free(path, overwrite=overwrite)
+        if path.exists() and not was_written_here(path):
+            raise FileError(f"{path} is no picture that ubend drew, and is not replaced: name another file")
     if len(set(files)) < len(files):
         raise FileError(f"two images have the same name: {out} cannot hold the pictures of both")
     return files

@@ -27,7 +27,7 @@ from ubend.run.recipe import Recipe, load_recipe, recipe_from_dict, to_toml
 from ubend.run.stopping import Signals
 from ubend.run.training import OnStep, Progress, train, versions
 
-RECIPE, LOG, FOLDS = "recipe.toml", "log.csv", "folds.csv"
+RECIPE, LOG, FOLDS, REPORT = "recipe.toml", "log.csv", "folds.csv", "report.html"
 """What a run leaves beside its model."""
 ASKED = ("recipe", "minutes", "steps", "task", "ignore", "seed", "folds")
 """Choices that a run which goes on keeps."""
@@ -145,7 +145,7 @@ def _train(images: Sequence[Annotated], out: Path, keeper: Keeper, processes: Pr
         raise Stopped(f"{stopped}; {said}", signal=stopped.signal) from stopped
     except TrainingError as error:
         if processes.first and keeper.begun and (left := so_far(keeper.checkpoints.latest())) is not None:
-            left.save(out / FILE_NAME, overwrite=True)
+            _save_so_far(left, out)
             steps = left.contract.provenance["steps"]
             raise TrainingError(
                 f"{error}. The last good model, of step {steps}, is in {out}; begin anew with --overwrite"
@@ -211,9 +211,18 @@ def _left(out: Path, keeper: Keeper) -> str:
         return "nothing was trained yet"
     model = so_far(saved)
     if model is not None:
-        model.save(out / FILE_NAME, overwrite=True)
+        _save_so_far(model, out)
     what = "a checkpoint" if model is None else "the model so far and a checkpoint"
     return f"{out} holds {what}: go on by the same command with --resume"
+
+
+def _save_so_far(model: Model, out: Path) -> None:
+    """Write the model of a run that has not ended; what another run left beside one that it replaces goes."""
+    model.save(out / FILE_NAME, overwrite=True)
+    text = to_toml(model.contract.recipe)
+    write_atomically(out / RECIPE, lambda path: path.write_text(text, encoding="utf-8"), overwrite=True)
+    for stale in (FOLDS, REPORT):
+        (out / stale).unlink(missing_ok=True)
 
 
 def so_far(saved: Checkpoint | None) -> Model | None:
