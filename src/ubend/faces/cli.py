@@ -629,11 +629,10 @@ def describe(
 
 
 def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | None = None, **choices: Any) -> "Model":
-    from ubend.faces.report import REPORT
     from ubend.run.model import FILE_NAME
     from ubend.run.processes import are_several
     from ubend.run.recipe import load_recipe
-    from ubend.run.runs import FOLDS, LOG, RECIPE, check_free, train_folder
+    from ubend.run.runs import FOLDS, LOG, RECIPE, REPORT, check_free, train_folder
 
     if are_several():
         console.quiet = os.environ["RANK"] != "0"

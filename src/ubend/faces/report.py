@@ -47,11 +47,11 @@ from ubend.run.model import Model, load
 from ubend.run.normalisation import count
 from ubend.run.pooling import FEWEST_IMAGES
 from ubend.run.recipe import to_toml
+from ubend.run.runs import REPORT
 from ubend.scores import cells
 
 __all__ = ["REPORT", "seconds_for_report", "write_report"]
 
-REPORT = "report.html"
 SHARE_OF_RUN, LONGEST = 0.02, 3.0
 """Of a timed run, and in seconds at most, what looking at images may take when the run ends."""
 SHOWN_UNSURE = 3

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from ubend.data.formats import write_atomically
@@ -207,8 +207,9 @@ class Checkpoints:
             content = path.read_bytes()
             if match is None or _checksum(content) != match["checksum"]:
                 raise ValueError("its checksum is another")
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
+            metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+            if metadata["format"] != FORMAT:
+                raise ValueError("it is of another program")
             if int(metadata["format_version"]) > FORMAT_VERSION:
                 raise FileError(f"{path} was written by a newer version of this program: update ubend")
             return Checkpoint(load(content), json.loads(metadata["state"]))
@@ -216,7 +217,7 @@ class Checkpoints:
             raise
         except OSError as error:
             raise FileError(f"cannot read {path}: {error.strerror or error}") from error
-        except (KeyError, ValueError, SafetensorError):
+        except (KeyError, TypeError, ValueError, SafetensorError):
             if path.name not in self.damaged:
                 self.damaged.append(path.name)
             return None

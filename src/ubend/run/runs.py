@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ubend.data.annotated import Annotated, find_pairs, read_pairs
 from ubend.data.formats import check_writable, write_atomically
@@ -279,7 +279,6 @@ class _Log:
 
     def __init__(self, path: Path, files: contextlib.ExitStack) -> None:
         self._path, self._files = path, files
-        self._file: TextIO | None = None
         self._row: Callable[[Sequence[Any]], Any] | None = None
 
     def record(self, progress: Progress) -> None:
@@ -296,8 +295,8 @@ class _Log:
                 kept += [row for row in csv.reader(file) if len(row) == 5 and row[0].isdecimal() and int(row[0]) < step]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         _write_table(self._path, kept, overwrite=True)
-        self._file = self._files.enter_context(self._path.open("a", newline="", encoding="utf-8", buffering=1))
-        self._row = csv.writer(self._file).writerow
+        file = self._files.enter_context(self._path.open("a", newline="", encoding="utf-8", buffering=1))
+        self._row = csv.writer(file).writerow
 
 
 def _write_table(path: Path, rows: Sequence[Sequence[str | float]], *, overwrite: bool) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ubend.data.annotated import Annotated, Kind, infer_task
 from ubend.data.tiles import Batch, TrainingImage, draw_batch
 from ubend.errors import InputError, OutOfMemory, Stopped, TrainingError
-from ubend.method.energy import Total, dice_term, distance_term, weighted_cross_entropy
+from ubend.method.energy import Total, alone, dice_term, distance_term, weighted_cross_entropy
 from ubend.method.geometry import nearest_valid_inputs
 from ubend.method.network import UNet
 from ubend.run.checkpoint import Checkpoint, differences
@@ -522,7 +522,7 @@ def _step(
     rate: float,
     *,
     key: tuple[int, ...] = (0, 0),
-    total: Total = ALONE.total,
+    total: Total = alone,
 ) -> tuple[float, torch.Tensor]:
     """Do one step: forward, energy, backward, weights, their running mean.
 
@@ -646,7 +646,7 @@ def with_share(recipe: Recipe, trainings: int) -> Recipe:
     return replace(recipe, training=replace(recipe.training, minutes=recipe.training.minutes / trainings))
 
 
-def _energy(scores: torch.Tensor, batch: Batch, config: EnergyConfig, total: Total = ALONE.total) -> torch.Tensor:
+def _energy(scores: torch.Tensor, batch: Batch, config: EnergyConfig, total: Total = alone) -> torch.Tensor:
     distance, scores = (scores[:, -1], scores[:, :-1]) if batch.distance is not None else (None, scores)
     energy = weighted_cross_entropy(scores, batch.labels, batch.weights, total=total)
     if config.dice > 0:
