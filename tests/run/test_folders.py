@@ -126,7 +126,7 @@ def test_what_another_program_wrote_is_not_replaced(images, out, model):
     predict_folder(model, images, out)
     saved_by_another_program(out / "disc 1.tif")  # corrected by hand
     before = contents(out)
-    with pytest.raises(FileError, match=r"disc 1\.tif was not written by ubend, or changed since: it is not replaced"):
+    with pytest.raises(FileError, match=r"disc 1\.tif was not written by ubend: it is not replaced"):
         predict_folder(model, images, out, overwrite=True)
     assert contents(out) == before
 

@@ -18,7 +18,7 @@ _COLUMNS = (b"id,centroid_row_px,", b"image,id,centroid_row_px,")
 
 
 def was_written_here(path: Path) -> bool:
-    """Whether a result was written by ubend and by no other program since, as its content says.
+    """Whether a result says of itself that ubend wrote it; most programs drop that mark when they save a file.
 
     Parameters
     ----------

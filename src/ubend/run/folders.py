@@ -442,9 +442,7 @@ class _Free:
             if not self.overwrite:
                 raise FileError(f"{path} exists already: give --out another folder, or say --overwrite")
             if not was_written_here(path):
-                raise FileError(
-                    f"{path} was not written by ubend, or changed since: it is not replaced, give --out another folder"
-                )
+                raise FileError(f"{path} was not written by ubend: it is not replaced, give --out another folder")
 
 
 def _check_results_free(free: _Free, endings: tuple[str, ...], table: Path | None) -> None:

@@ -15,13 +15,12 @@ from typing import Any
 from ubend.data.annotated import Annotated, find_pairs, read_pairs
 from ubend.data.formats import check_writable, write_atomically
 from ubend.errors import FileError, InputError, Stopped, TrainingError, UbendError
-from ubend.method.network import UNet
 from ubend.run.checkpoint import FOLDER, Checkpoint, Checkpoints, part_of
 from ubend.run.clock import Clock
 from ubend.run.contract import Contract
 from ubend.run.folds import FoldsState, OnFolds
 from ubend.run.keeper import Keeper
-from ubend.run.model import FILE_NAME, Model, load
+from ubend.run.model import FILE_NAME, Model, load, network_of
 from ubend.run.processes import Processes, joined, told_if_gone
 from ubend.run.recipe import Recipe, load_recipe, recipe_from_dict, to_toml
 from ubend.run.stopping import Signals
@@ -230,8 +229,7 @@ def so_far(saved: Checkpoint | None) -> Model | None:
     if saved is None or saved.state["fold"] or not saved.state["step"]:
         return None
     contract = Contract.from_dict(saved.state["job"]["contract"])
-    network = UNet(contract.network)
-    network.load_state_dict(part_of(saved.tensors, "mean.") or part_of(saved.tensors, "net."))
+    network = network_of(contract.network, part_of(saved.tensors, "mean.") or part_of(saved.tensors, "net."))
     state = saved.state
     provenance = contract.provenance | {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
