@@ -106,6 +106,60 @@ def test_dice_joins_the_energy(discs, tiny, watch):
     assert 0 < watch.energies[0] - plain.energies[0] < 1
 
 
+# a run that ends early, and one that goes on from a model
+
+
+def test_a_true_answer_ends_the_run_as_if_its_time_were_over(discs, tiny, watch):
+    calls = watch.calls() | {"on_step": lambda progress: watch.on_step(progress) or progress.step == 7}
+    model = train(*discs, recipe=tiny, steps=1000, **calls)
+    assert len(watch.steps) == model.contract.provenance["steps"] == 7
+    assert [step for step, _ in watch.validations] == [7]
+    assert model.contract.quality["IoU"] >= 0
+
+
+def test_training_goes_on_from_the_weights_of_a_model(discs, tiny, watch):
+    first = train(*discs, recipe=tiny, steps=40)
+    still = replace(tiny, optimiser=replace(tiny.optimiser, kind="sgd", learning_rate=1e-12))
+    again = train(*discs, recipe=still, steps=1, start=first)
+    names = [name for name, _ in first.network.named_parameters()]
+    assert all(torch.allclose(weights(first)[name], weights(again)[name], atol=1e-6) for name in names)
+    train(*discs, recipe=tiny, steps=5, start=first, on_step=watch.on_step)
+    fresh = Watch()
+    train(*discs, recipe=tiny, steps=5, on_step=fresh.on_step)
+    assert np.mean(watch.energies) < 0.8 * np.mean(fresh.energies)
+
+
+def test_what_a_model_has_seen_is_not_held_out_when_training_goes_on(discs, tiny):
+    images, labels = discs
+    first = train(images[:3], labels[:3], recipe=tiny, steps=2)
+    made = first.contract.provenance
+    assert len(made["held_out"]) == 1
+    again = train(images, labels, recipe=tiny, steps=2, start=first, seed=5).contract.provenance
+    assert again["held_out"] == made["held_out"]
+    assert set(again["images"]) == {f"image {k}" for k in range(len(images))} - set(made["held_out"])
+    only = [int(name.split()[1]) for name in made["held_out"]]
+    with pytest.raises(InputError, match="has held out all of these"):
+        train([images[k] for k in only], [labels[k] for k in only], recipe=tiny, steps=2, start=_renamed(first))
+
+
+def _renamed(model):
+    """A model that held out image 0, whichever it was."""
+    made = model.contract.provenance
+    held = dict.fromkeys(["image 0"], next(iter(made["held_out"].values())))
+    return Model(model.network, replace(model.contract, provenance=made | {"held_out": held}))
+
+
+def test_a_model_of_other_images_is_nothing_to_start_from(discs, tiny):
+    images, labels = discs
+    first = train(images, labels, recipe=tiny, steps=1)
+    with pytest.raises(InputError, match="takes 1 channels, these images have 3"):
+        train([np.stack([i, i // 2, i], -1) for i in images], labels, recipe=tiny, steps=1, start=first)
+    with pytest.raises(InputError, match="binary 0, 255, these are binary 0, 1: train anew"):
+        train(images, [label // 255 for label in labels], recipe=tiny, steps=1, start=first)
+    with pytest.raises(InputError, match="folds train networks from nothing"):
+        train(images, labels, recipe=tiny, steps=1, folds=2, start=first)
+
+
 # randomness
 
 

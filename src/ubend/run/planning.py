@@ -69,6 +69,8 @@ class Job:
         Seconds that one validation takes, and what follows the last, as far as one can tell before the first.
     validated_pixels, tuned_pixels : float
         To which the images of both were cut, where there is no time for all.
+    weights : dict of str to Tensor, optional
+        With which the network begins; without them they are drawn.
     """
 
     contract: Contract
@@ -80,6 +82,7 @@ class Job:
     after: float = CLOSING
     validated_pixels: float = math.inf
     tuned_pixels: float = math.inf
+    weights: dict[str, torch.Tensor] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON holds; of the images only how many pixels are used."""

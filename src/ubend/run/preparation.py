@@ -89,6 +89,42 @@ def hold_out(
     return [image for i, image in enumerate(images) if i not in held], [images[i] for i in sorted(held)]
 
 
+def still_held_out(images: Sequence[Annotated], start: Contract) -> tuple[list[Annotated], list[Annotated]]:
+    """Part images into those to train on from a model, and those that it has not seen: what it held out, by name."""
+    trained, held_out = (start.provenance.get(key, {}) for key in ("images", "held_out"))
+    unseen = [image.name in held_out and fingerprint(image) not in trained.values() for image in images]
+    if all(unseen):
+        raise InputError("the model to start from has held out all of these images: bring others to train on")
+    parts = [[image for image, new in zip(images, unseen, strict=True) if new is held] for held in (False, True)]
+    return parts[0], parts[1]
+
+
+def like_before(recipe: Recipe, start: Contract, images: Sequence[Annotated], task: Task) -> Recipe:
+    """Give a recipe the network and the normalisation of a model to start from.
+
+    Raises
+    ------
+    InputError
+        If the model was trained for other channels or labels.
+    """
+    channels, then = count_channels(images), start.network.in_channels
+    if channels != then:
+        raise InputError(f"the model to start from takes {then} channels, these images have {channels}: train anew")
+    now, before = ((of.kind, () if of.kind == "instances" else of.values) for of in (task, start.task))
+    if now != before:
+        was, came = (f"{kind} {', '.join(map(str, values))}".strip() for kind, values in (before, now))
+        raise InputError(f"the model to start from was trained on labels that are {was}, these are {came}: train anew")
+    energy = recipe.energy
+    if task.kind == "instances" and (energy.distance > 0) is not start.learns_distance:
+        raise InputError("the model to start from and the recipe differ in whether the distance is learned: train anew")
+    return replace(
+        recipe,
+        network=start.network,
+        budget=replace(recipe.budget, width=False, depth=False),
+        prediction=replace(recipe.prediction, normalisation=start.normalisation.kind),
+    )
+
+
 def same_pixels(images: Sequence[Annotated]) -> list[list[int]]:
     """Group the numbers of images whose pixels are equal; only images that look alike at some pixels are hashed."""
     alike: dict[tuple[Any, ...], list[int]] = {}

@@ -101,11 +101,10 @@ def train_folder(
         calls = {name: call if processes.first else None for name, call in choices.items() if name.startswith("on_")}
         log = _Log(out / LOG, files) if processes.first else None
 
-        def record(progress: Progress) -> None:
+        def record(progress: Progress) -> object:
             if log is not None and not progress.fold:  # the log is that of the model
                 log.record(progress)
-            if on_step is not None and processes.first:
-                on_step(progress)
+            return on_step(progress) if on_step is not None and processes.first else None
 
         def keep(state: FoldsState) -> None:
             if state.of_all is not None:

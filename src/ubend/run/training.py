@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ubend.data.annotated import Annotated, Kind, infer_task
+from ubend.data.annotated import Annotated, Kind, Task, infer_task
 from ubend.data.tiles import Batch, TrainingImage, draw_batch
 from ubend.errors import InputError, OutOfMemory, Stopped, TrainingError
 from ubend.method.energy import Total, alone, dice_term, distance_term, weighted_cross_entropy
@@ -43,8 +43,10 @@ from ubend.run.preparation import (
     count_channels,
     fingerprint,
     hold_out,
+    like_before,
     prepare,
     same_pixels,
+    still_held_out,
 )
 from ubend.run.processes import ALONE, Processes
 from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, load_recipe
@@ -92,7 +94,8 @@ class Progress:
     folds: int = 0
 
 
-OnStep = Callable[[Progress], None]
+OnStep = Callable[[Progress], object]
+"""Called after each step; a true answer ends the run there."""
 OnValidation = Callable[[int, Evaluation], None]
 OnPlan = Callable[[Contract, int, int], None]
 
@@ -109,6 +112,7 @@ def train(  # noqa: PLR0913
     device: str | None = None,
     seed: int = 0,
     folds: int | None = None,
+    start: Model | None = None,
     on_plan: OnPlan | None = None,
     on_step: OnStep | None = None,
     on_validation: OnValidation | None = None,
@@ -145,11 +149,15 @@ def train(  # noqa: PLR0913
         Hold each image out once: before the model, which is trained on all images, as many networks are trained on all
         but a fold of them. Minutes are those of all these trainings together, steps those of each. The quality that
         the model states is then that of all images, see `folds`.
+    start : Model, optional
+        Train on from its weights. It keeps its network, and the images that it has held out stay held out, by name;
+        of all others it may have seen the pixels.
     on_plan : callable, optional
         Called once before the first step with the contract, the number of images trained on, and of images held out.
         ``contract.provenance["plan"]`` says in plain words what will be done, and why.
     on_step, on_validation : callable, optional
-        Called with a `Progress` after each step; with the step and an `Evaluation` after each validation.
+        Called with a `Progress` after each step, where a true answer ends the run as if its time were over; with the
+        step and an `Evaluation` after each validation.
     on_folds : callable, optional
         Called with a `FoldsState` before the first fold, after each, and when all images are scored.
     on_resume : callable, optional
@@ -170,7 +178,7 @@ def train(  # noqa: PLR0913
     Raises
     ------
     InputError, FileError
-        If images and labels do not fit each other or the recipe.
+        If images and labels do not fit each other or the recipe, or the model to start from.
     TrainingError
         If training comes to nonsense: an energy that is not finite or does not fall, a network that says the same
         everywhere or never says a class.
@@ -194,12 +202,7 @@ def train(  # noqa: PLR0913
     seen = infer_task([image.labels for image in annotated], kind=task, ignore=ignore)
     count_channels(annotated)
     check_finite(annotated)
-    dealt = None if folds is None else deal(annotated, seen, folds, seed=seed)
-    if dealt is None:
-        rest, held_out = hold_out(annotated, recipe.training.held_out, seed, few_values=seen.kind != "instances")
-    else:
-        rest, held_out = annotated, []
-        recipe = with_share(recipe, dealt.number + 1)
+    recipe, dealt, rest, held_out = _parted(annotated, seen, recipe, folds=folds, start=start, seed=seed)
     hashes = [{image.name: fingerprint(image) for image in images} for images in (rest, held_out)]
     job = None if keeper is None else _resume(keeper, rest, held_out, hashes, clock, processes, chosen, on_resume)
     if job is None and processes.first:
@@ -207,6 +210,7 @@ def train(  # noqa: PLR0913
             job = plan_job(recipe, seen, rest, held_out, trial=trial, device=chosen, seed=seed, clock=clock)
         job.contract = with_words(with_batch_of(job.contract, processes), _alike(annotated))
     job = _told(job, rest, held_out, processes)
+    job.weights = None if start is None else start.network.state_dict()
     contract = job.contract
     if keeper is not None:
         keeper.clock, keeper.run = clock, processes.told(keeper.run)
@@ -238,7 +242,7 @@ def train(  # noqa: PLR0913
         )
     provenance = contract.provenance | {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "images": hashes[0],
+        "images": hashes[0] if start is None else start.contract.provenance.get("images", {}) | hashes[0],
         "held_out": hashes[1],
         "steps": steps_done,
         "minutes": round(clock.seconds() / 60, 2),
@@ -254,6 +258,21 @@ def train(  # noqa: PLR0913
         quality, provenance["folds"] = found.evaluation.overall, described(annotated, dealt, found)
     known = {name: score for name, score in quality.items() if math.isfinite(score)}  # NaN is no JSON
     return Model(net.cpu(), replace(contract, quality=known, provenance=provenance), device=device)
+
+
+def _parted(
+    images: Sequence[Annotated], task: Task, recipe: Recipe, *, folds: int | None, start: Model | None, seed: int
+) -> tuple[Recipe, Dealt | None, list[Annotated], list[Annotated]]:
+    """Settle who is trained on and who is held out, and what of the recipe follows from it."""
+    if start is not None:
+        if folds is not None:
+            raise InputError("folds train networks from nothing: those of a model to start from have seen all images")
+        return like_before(recipe, start.contract, images, task), None, *still_held_out(images, start.contract)
+    if folds is None:
+        share, few_values = recipe.training.held_out, task.kind != "instances"
+        return recipe, None, *hold_out(images, share, seed, few_values=few_values)
+    dealt = deal(images, task, folds, seed=seed)
+    return with_share(recipe, dealt.number + 1), dealt, list(images), []
 
 
 def versions() -> dict[str, str]:
@@ -406,10 +425,10 @@ def of_all_trainings(on_step: OnStep | None, done: int, of: int, *, fold: int, f
         return None
     tell = on_step
 
-    def told(progress: Progress) -> None:
+    def told(progress: Progress) -> object:
         left = progress.seconds_left + (of - done - 1) * (progress.seconds + progress.seconds_left)
         share = (done + progress.share) / of
-        tell(replace(progress, share=share, seconds_left=left, fold=fold, folds=folds))
+        return tell(replace(progress, share=share, seconds_left=left, fold=fold, folds=folds))
 
     return told
 
@@ -440,7 +459,7 @@ def fit(
         Done in all.
     """
     contract, recipe = job.contract, job.contract.recipe
-    state, watch = _begin(contract, device, seed), Watch(_names(contract))
+    state, watch = _begin(contract, device, seed, job.weights), Watch(_names(contract))
     state.pending = list(job.validated_at)
 
     def keep() -> None:
@@ -473,16 +492,17 @@ def fit(
                 energy, scores = _step(
                     state, network, batch, recipe, rate, key=_key(seed, state.step, processes), total=processes.total
                 )
-                step, working = state.step, clock.working()
-                state.share = processes.told(clock.share(step))
+                step, share, working = state.step, clock.share(state.step), clock.working()
+                if on_step is not None:
+                    left, waiting = clock.left(step), state.waited / working
+                    now = Progress(step, share, clock.seconds(), left, energy, rate, waiting, step / working)
+                    share = 1.0 if on_step(now) else share
+                state.share = processes.told(share)
                 if step % EVERY == 0 and (nonsense := processes.told(_look(watch, state, energy, scores, batch))):
                     raise TrainingError(f"step {step}: {nonsense}")
             except TrainingError:
                 keep()
                 raise
-            if on_step is not None:
-                left, waiting = clock.left(step), state.waited / working
-                on_step(Progress(step, state.share, clock.seconds(), left, energy, rate, waiting, step / working))
             if state.pending and state.share >= state.pending[0]:
                 _validate(state, job, clock, rate, on_validation, first=processes.first)
             asked = 0 if keeper is None else processes.largest(keeper.signals.asked)
@@ -494,8 +514,12 @@ def fit(
     return state.mean.cpu().eval(), state.quality, state.step
 
 
-def _begin(contract: Contract, device: torch.device, seed: int) -> State:
+def _begin(
+    contract: Contract, device: torch.device, seed: int, weights: dict[str, torch.Tensor] | None = None
+) -> State:
     net, recipe = _new_network(contract, device, seed), contract.recipe
+    if weights is not None:
+        net.load_state_dict(weights)
     scaled = mixed_precision(device) is torch.float16
     return State(
         net,
