@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint types audit check clean
+.PHONY: demo test test-all test-napari lint types audit check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ubend demo --out ubend-demo --overwrite
@@ -13,6 +13,11 @@ test: $(VENV)/.installed
 
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# The plugin in an environment of its own: what napari warns of while it is imported would fail every other test.
+test-napari: $(VENV)-napari/.installed
+	QT_QPA_PLATFORM=$$(test -n "$$DISPLAY" && echo xcb || echo offscreen) \
+	$(VENV)-napari/bin/python -m pytest -o filterwarnings=default tests/faces/napari
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -36,5 +41,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+$(VENV)-napari/.installed: pyproject.toml constraints.txt
+	test -x $(VENV)-napari/bin/python || $(PYTHON) -m venv $(VENV)-napari
+	$(VENV)-napari/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[napari]" \
+	  PyQt6 pytest pytest-qt hypothesis
+	touch $@
+
 clean:
-	rm -rf $(VENV) ubend-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-napari ubend-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -46,6 +46,7 @@ __all__ = [
     "read_labels",
     "read_probabilities",
     "write_atomically",
+    "write_image",
     "write_labels",
     "write_picture",
     "write_probabilities",
@@ -444,6 +445,52 @@ def write_labels(
         raise InputError(f"Labels are written as .tif or .png, not as {suffix or 'a file without ending'}: {path}.")
 
 
+def write_image(
+    path: str | Path, image: NDArray[Any], *, pixel_size: float | None = None, overwrite: bool = False
+) -> None:
+    """Write an image as a TIFF, in its own dtype.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends with .tif or .tiff (deflate).
+    image : ndarray, shape (rows, columns) or (rows, columns, channels)
+    pixel_size : float, optional
+        Micrometres per pixel, kept in the file.
+    overwrite : bool
+        Whether a file of that name may be replaced.
+
+    Raises
+    ------
+    InputError
+        If it is no image of real numbers.
+    FileError
+        If the file exists and `overwrite` is false, or cannot be written; nothing half written is left.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_image(Path(folder) / "a.tif", np.zeros((4, 5, 2), np.uint16))
+    ...     read_images(Path(folder) / "a.tif")[0].pixels.shape
+    (4, 5, 2)
+    """
+    path = Path(path)
+    check_pixel_size(pixel_size)
+    if image.ndim not in (2, 3) or image.dtype.kind not in "buif":
+        raise InputError(
+            f"An image is real numbers, (rows, columns) or (rows, columns, channels), not {_in_words(image)}."
+        )
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise InputError(f"Images are written as .tif, not as {path.suffix or 'a file without ending'}: {path}.")
+    pixels = image.astype(np.uint8) if image.dtype.kind == "b" else image
+    colour = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
+    axes = "YX" if pixels.ndim == 2 else "YXS" if colour else "CYX"
+    if axes == "CYX":
+        pixels = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    write_atomically(path, lambda part: _write_tiff(part, pixels, axes, pixel_size), overwrite=overwrite)
+
+
 def write_probabilities(
     path: str | Path, probabilities: ArrayLike, *, pixel_size: float | None = None, overwrite: bool = False
 ) -> None:
@@ -731,7 +778,7 @@ def _write_tiff(path: Path, pixels: NDArray[Any], axes: str, pixel_size: float |
     tifffile.imwrite(
         path,
         pixels,
-        photometric="minisblack",
+        photometric="rgb" if axes == "YXS" else "minisblack",
         compression="zlib",
         resolution=per_centimetre,
         resolutionunit=None if pixel_size is None else "CENTIMETER",

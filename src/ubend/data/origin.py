@@ -5,15 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import tifffile
+from safetensors import SafetensorError, safe_open
 
 from ubend.data.annotated import LABEL_FOLDERS
 from ubend.data.formats import PNG_MARK, UNREADABLE
 from ubend.data.rois import GEOJSON_START, ZIP_MARK
 
-__all__ = ["is_for_labels", "was_written_here"]
+__all__ = ["MODEL_MARK", "is_for_labels", "was_written_here"]
 
 MARK = {"Software": "ubend"}
 """What a picture drawn by Matplotlib is to say of itself."""
+MODEL_MARK = "ubend-model"
+"""The format that a model file names."""
 _COLUMNS = (b"id,centroid_row_px,", b"image,id,centroid_row_px,")
 
 
@@ -23,7 +26,7 @@ def was_written_here(path: Path) -> bool:
     Parameters
     ----------
     path : Path
-        A label image, probabilities, a table of objects, ROIs, GeoJSON, or a picture of outlines.
+        A model, an image, a label image, probabilities, a table of objects, ROIs, GeoJSON, or a picture of outlines.
 
     Returns
     -------
@@ -72,6 +75,14 @@ def _is_our_zip(path: Path) -> bool:
         return archive.comment == ZIP_MARK
 
 
+def _is_our_model(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="np") as file:
+            return (file.metadata() or {}).get("format") == MODEL_MARK
+    except SafetensorError:
+        return False
+
+
 def _begins(*starts: bytes) -> Callable[[Path], bool]:
     def begins(path: Path) -> bool:
         with path.open("rb") as file:
@@ -86,6 +97,7 @@ def _is_our_picture(path: Path) -> bool:
 
 
 _MARKS: dict[str, Callable[[Path], bool]] = {
+    ".safetensors": _is_our_model,
     ".tif": _is_our_tiff,
     ".csv": _begins(*_COLUMNS),
     ".zip": _is_our_zip,

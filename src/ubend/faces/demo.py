@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ubend.data.annotated import Task
-from ubend.data.formats import existing_folder, image_files, read_images, read_labels, write_atomically, write_labels
+from ubend.data.formats import existing_folder, image_files, read_images, read_labels, write_image, write_labels
 from ubend.data.simulated import simulate
 from ubend.errors import FileError
 from ubend.faces.pictures import save_comparison
@@ -44,18 +44,13 @@ def clear_earlier_demo(out: Path, *, overwrite: bool) -> None:
 
 def simulate_folders(scene: str, out: Path, seed: int) -> None:
     """Write annotated images into out/train and out/test, as a user would have them."""
-    import tifffile
-
     for part, number, shape in (("train", TRAINING_IMAGES, TRAINING_SHAPE), ("test", TEST_IMAGES, TEST_SHAPE)):
         for folder in ("images", "masks"):
             (out / part / folder).mkdir(parents=True, exist_ok=True)
         for k in range(number):
             sample = simulate(scene, np.random.default_rng((seed, part == "test", k)), shape)
             name = f"{scene}_{k:02d}.tif"
-            write_atomically(
-                out / part / "images" / name,
-                lambda path, image=sample.image: tifffile.imwrite(path, image, compression="zlib"),  # type: ignore[misc]
-            )
+            write_image(out / part / "images" / name, sample.image)
             write_labels(out / part / "masks" / name, sample.labels)
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ubend.data.formats import reason_of, write_atomically
+from ubend.data.origin import MODEL_MARK
 from ubend.errors import FileError, ModelFileError
 from ubend.method.network import NetworkConfig, UNet, for_prediction
 from ubend.method.objects import ObjectRules
@@ -20,7 +21,6 @@ from ubend.run.device import choose_device
 from ubend.run.labels import predict_labels
 from ubend.run.prediction import OnSmallerTile, OnTile, predict_probabilities
 
-FORMAT = "ubend-model"
 FORMAT_VERSION = 4
 """4 says what the training images looked like, and names; 3 has one more rule for objects; 2 kept them together; 1 had
 four of them side by side."""
@@ -108,7 +108,7 @@ class Model:
             If the file exists and may not be overwritten, or cannot be written; nothing half-written stays.
         """
         metadata = {
-            "format": FORMAT,
+            "format": MODEL_MARK,
             "format_version": str(FORMAT_VERSION),
             "contract": json.dumps(self.contract.to_dict()),
         }
@@ -173,7 +173,7 @@ def _contract_values(metadata: dict[str, str]) -> Any:
 
 
 def _check_version(path: Path, metadata: dict[str, str]) -> None:
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != MODEL_MARK:
         raise ModelFileError(f"{path} is a safetensors file but no model of ubend")
     version = metadata.get("format_version", "")
     if not version.isdecimal() or int(version) < 1:
