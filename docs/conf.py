@@ -18,13 +18,15 @@ exclude_patterns = ["pictures.py"]
 
 # The pages are read on a code host too: plain Markdown, links to headings by the names that code hosts give them.
 myst_heading_anchors = 4
-myst_enable_extensions = ["dollarmath"]
+smartquotes = False  # -- is an option, not a dash
 
 # Types stand in the docstrings, with shapes and dtypes, which annotations do not have.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
+
+nitpick_ignore = [("py:class", "torch.Tensor"), ("py:class", "collections.abc.Callable")]  # aliases of other packages
 
 html_theme = "furo"
 html_title = f"ubend {release}"

@@ -1,6 +1,7 @@
 """Pages of the reference that are read from the code: the verbs of the command line, and the keys of a recipe."""
 
 import dataclasses
+import re
 import typing
 
 import typer
@@ -27,7 +28,7 @@ def command_line() -> str:
     for name, verb in typer.main.get_command(app).commands.items():
         context = verb.make_context(name, [], resilient_parsing=True)
         usage = " ".join(["ubend", name, *verb.collect_usage_pieces(context)])
-        parts += [f"## ubend {name}", verb.help, f"```text\n{usage}\n```"]
+        parts += [f"## ubend {name}", _linked(verb.help), f"```text\n{usage}\n```"]
         panels: dict[str, list[str]] = {}
         for parameter in verb.params:
             record = parameter.get_help_record(context)
@@ -36,7 +37,7 @@ def command_line() -> str:
                 panel = parameter.rich_help_panel or kind
                 panels.setdefault(panel, []).append(f"| `{record[0]}` | {_cell(record[1])} |")
         for panel, rows in panels.items():
-            parts.append("\n".join([f"| {panel} | |", "| --- | --- |", *rows]))
+            parts.append("\n".join([f"| {_linked(panel)} | |", "| --- | --- |", *rows]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -77,7 +78,13 @@ def _value(value: object) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", r"\|").replace("[required]", "**Required.**")
+    text = text.replace("|", r"\|").replace("[required]", "**Required.**").replace(str(2**63 - 1), "2⁶³−1")
+    return _linked(text)
+
+
+def _linked(text: str) -> str:
+    """Pages that the command line names by their file become links."""
+    return re.sub(r"docs/([\w-]+)\.md", r"[\1](../\1.md)", text)
 
 
 PAGES = {"command_line": command_line, "recipe_keys": recipe_keys}

@@ -185,6 +185,7 @@ def energy() -> Figure:
         network=replace(recipe.network, width=8, depth=3),
         tiles=replace(recipe.tiles, size=96, batch=2),
         energy=replace(recipe.energy, distance=0.0),
+        training=replace(recipe.training, held_out=0.0),
         budget=replace(recipe.budget, width=False, depth=False, size=False, batch=False),
     )
     model = ubend.train(images[1:], recipe=recipe, task="instances", steps=STEPS, device="cpu")

@@ -19,7 +19,17 @@ Total = Callable[[Tensor], Tensor]
 
 
 def alone(value: Tensor) -> Tensor:
-    """Return the total of one process."""
+    """Return the total of one process.
+
+    Parameters
+    ----------
+    value : Tensor
+
+    Returns
+    -------
+    Tensor
+        The same.
+    """
     return value
 
 
