@@ -14,13 +14,13 @@ author = copyright = "the ubend developers"
 version = release = ubend.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
-exclude_patterns = ["pictures.py"]
 
 # The pages are read on a code host too: plain Markdown, links to headings by the names that code hosts give them.
 myst_heading_anchors = 4
 smartquotes = False  # -- is an option, not a dash
 
 # Types stand in the docstrings, with shapes and dtypes, which annotations do not have.
+default_role = "code"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
@@ -34,8 +34,13 @@ html_show_sourcelink = html_copy_source = False
 html_show_sphinx = False
 pygments_style, pygments_dark_style = "friendly", "github-dark"
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#005f8f", "color-brand-content": "#00679c"},
-    "dark_css_variables": {"color-brand-primary": "#7cc4ee", "color-brand-content": "#8fcdf1"},
+    f"{mode}_css_variables": {
+        "color-brand-primary": link,
+        "color-brand-content": link,
+        "color-api-name": link,
+        "color-api-pre-name": pale,
+    }
+    for mode, link, pale in (("light", "#00679c", "#5c5c5c"), ("dark", "#8fcdf1", "#a0a0a0"))
 }
 
 

@@ -1,7 +1,7 @@
 """Which sizes a U-Net takes and what each output pixel sees (Ronneberger et al. 2015, Fig. 1 and Fig. 2).
 
 Integers only. A network of depth d halves its maps d times; every level has two 3×3 convolutions on the way down
-and two on the way up. Without padding each 3×3 convolution costs one pixel a side, and so
+and two on the way up. Without padding each 3×3 convolution costs one pixel a side, and so::
 
     input   S = 2^d·k + 4·(2^d − 1)   with k >= 8     (depth 4: 188, 204, …, 572, …)
     output  O = S − 2·halo            with halo = 6·2^d − 4     (depth 4: 92)
