@@ -358,7 +358,7 @@ def velocity(gradients: np.ndarray, gamma: float) -> np.ndarray:
 
 
 def slips() -> Figure:
-    """Compare the parameters of each layer with those of the notes, read from the table of docs/paper.md."""
+    """Compare the parameters of each layer with those of the notes, as docs/paper.md tells them."""
     table = layer_table(ubend.NetworkConfig())
     typed = {1: 140, 5: 245_168, 11: 4_195_328, 14: 1_049_088, 17: 262_400, 18: 215_040, 20: 65_664, 21: 75_792}
     figure = empty(3.0)
@@ -373,7 +373,7 @@ def slips() -> Figure:
     axis.set_xticks(numbers)
     axis.set_xlim(0.4, len(table) + 0.6)
     axis.legend(fontsize=8, frameon=False)
-    plot(axis, "layer", "parameters", f"{right.sum():,} parameters; the notes add up to 33,816,898")
+    plot(axis, "layer", "parameters", f"{right.sum():,} parameters; the notes state 33,816,898")
     return figure
 
 
