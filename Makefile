@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-napari lint types audit check clean
+.PHONY: demo test test-all test-napari lint types docs audit check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ubend demo --out ubend-demo --overwrite
@@ -27,6 +27,10 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
+# The site, build/docs/index.html: every warning is an error, and nothing is fetched.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --nitpicky --quiet -b html docs build/docs
+
 # Known weaknesses of the pinned packages. It asks the network, so it tells and never fails.
 audit:
 	@if ! command -v pip-audit >/dev/null; then echo "audit: skipped, pip-audit is not here (pip install pip-audit)"; \
@@ -47,5 +51,9 @@ $(VENV)-napari/.installed: pyproject.toml constraints.txt
 	  PyQt6 pytest pytest-qt hypothesis
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-napari ubend-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-napari build ubend-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,10 @@
-"""The pictures of docs/report.md, from what `make demo` leaves: docs/report.png and docs/preview.png.
+"""The pictures of docs/report.md, from what `make demo` leaves: docs/report.png and docs/preview.png. With --tutorial
+those of docs/tutorial.md, from the folder in which its commands were run: report, and the outlines of an image.
 
     python benchmarks/screenshots.py ubend-demo
+    python benchmarks/screenshots.py --tutorial FOLDER
 
-The report is photographed by headless Chromium (Debian: apt-get install chromium). Both pictures have 256 colours and
+The report is photographed by headless Chromium (Debian: apt-get install chromium). All pictures have 256 colours and
 at most 200 kB.
 """
 
@@ -24,14 +26,27 @@ MOST_BYTES = 200_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("demo", type=Path, help="folder of `ubend demo`")
-    demo = parser.parse_args().demo
-    report = write_report(demo / "model", demo / "train", overwrite=True)
-    with tempfile.TemporaryDirectory() as folder:
-        shot, preview = Path(folder) / "shot.png", Path(folder) / "preview.png"
-        photograph(report, shot, Path(folder) / "profile")
-        save_preview(preview, prepare_preview(demo / "train"), 0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of `ubend demo`, or of the tutorial")
+    parser.add_argument("--tutorial", action="store_true")
+    asked = parser.parse_args()
+    (tutorial if asked.tutorial else demo)(asked.folder)
+
+
+def tutorial(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        shot = Path(scratch) / "shot.png"
+        photograph(folder / "run" / "report.html", shot, Path(scratch) / "profile")
+        make_small(shot, DOCS / "tutorial_report.png")
+        make_small(folder / "results" / "nuclei_0_outlines.png", DOCS / "tutorial_outlines.png")
+
+
+def demo(folder: Path) -> None:
+    report = write_report(folder / "model", folder / "train", overwrite=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        shot, preview = Path(scratch) / "shot.png", Path(scratch) / "preview.png"
+        photograph(report, shot, Path(scratch) / "profile")
+        save_preview(preview, prepare_preview(folder / "train"), 0)
         for picture, name in ((shot, "report.png"), (preview, "preview.png")):
             make_small(picture, DOCS / name)
 

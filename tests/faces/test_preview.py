@@ -47,7 +47,7 @@ def test_the_grid_is_bent_as_the_sample_is(tiny):
     )
     [image] = annotated("membranes", 1)
     [source] = prepare_preview([image], recipe=tiny).prepared
-    lines = preview._grid(source.classes.shape)
+    lines = preview.grid_lines(source.classes.shape)
     source = replace(
         source, image=lines[None], offset=np.zeros((1, 1, 1), np.float32), gain=np.ones((1, 1, 1), np.float32)
     )

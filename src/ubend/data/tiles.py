@@ -111,6 +111,10 @@ def training_image(
     weights, distance : ndarray of float32, shape (rows, columns), optional
     offset, gain : ndarray of float32, shape (channels,)
         The normalisation of this image.
+
+    Returns
+    -------
+    TrainingImage
     """
     anchors = []
     for number in np.unique(classes[classes >= 0]):
@@ -135,10 +139,23 @@ def draw_tile(
     margin: int,
     key: tuple[int, int, int],
 ) -> Tile:
-    """Make the tile with the number `key` = (seed, step, sample).
+    """Make one tile; the same key makes the same.
 
     In one round every image gives as many tiles as it takes to cover it, in an order drawn anew for each round.
-    `margin` is what an unpadded network loses at each side.
+
+    Parameters
+    ----------
+    images : sequence of TrainingImage
+    tiles : TileConfig
+    augmentation : AugmentationConfig
+    margin : int
+        Pixels that an unpadded network loses at each side.
+    key : (int, int, int)
+        Seed, step, and which sample of the step.
+
+    Returns
+    -------
+    Tile
     """
     seed, step, sample = key
     turns = np.repeat(np.arange(len(images)), [_tiles_to_cover(image, tiles.size - 2 * margin) for image in images])
@@ -182,7 +199,22 @@ def draw_batch(
     step: int,
     samples: Iterable[int] | None = None,
 ) -> Batch:
-    """Make the tiles of one step; all of them, or those `samples` of it that one of several processes computes."""
+    """Make the tiles of one step.
+
+    Parameters
+    ----------
+    images : sequence of TrainingImage
+    tiles : TileConfig
+    augmentation : AugmentationConfig
+    margin, seed, step : int
+        As for `draw_tile`.
+    samples : iterable of int, optional
+        Those that one of several processes computes; without it all.
+
+    Returns
+    -------
+    Batch
+    """
     drawn = [
         draw_tile(images, tiles, augmentation, margin=margin, key=(seed, step, sample))
         for sample in (range(tiles.batch) if samples is None else samples)

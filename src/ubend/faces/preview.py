@@ -29,7 +29,7 @@ from ubend.run.prediction import margin
 from ubend.run.preparation import annotated_images, check_finite, count_channels, count_maps, make_contract, prepare
 from ubend.run.recipe import Recipe, load_recipe
 
-__all__ = ["Preview", "prepare_preview", "save_preview"]
+__all__ = ["Preview", "draw_maps", "draw_tiling", "grid_lines", "prepare_preview", "save_preview"]
 
 LARGEST_SIDE = 768
 """Rows and columns of the middle of a larger image, which is shown instead."""
@@ -140,9 +140,11 @@ def save_preview(path: Path, preview: Preview, number: int, *, seed: int = 0, ov
         _row(figure, top, size, number) for top, size, number in zip(
             tops, ((across, maps), (sample, sample), (sample, sample)), (panels, SAMPLES, SAMPLES), strict=False)
     ]  # fmt: skip
-    _draw_maps(rows[0], image, source, contract)
+    draw_maps(rows[0], image, source, contract)
     _draw_samples(rows[1], rows[2], source, contract, seed)
-    _draw_tile(_row(figure, tops[3], (_TILE, _TILE), 2), image, source, contract)
+    picture, legend = _row(figure, tops[3], (_TILE, _TILE), 2)
+    letter = "h" if source.distance is not None else "g"
+    _explain(legend, contract, *draw_tiling(picture, image, contract, letter=letter))
     write: Callable[[Path], object] = lambda part: figure.savefig(part, format="png", facecolor="white", metadata=MARK)  # noqa: E731
     write_atomically(path, write, overwrite=overwrite)
 
@@ -199,7 +201,18 @@ def _caption(axis: Any, letter: str, caption: str) -> None:
 # a to d: the image, and what is learned from it
 
 
-def _draw_maps(axes: Sequence[Any], image: Annotated, source: TrainingImage, contract: Contract) -> None:
+def draw_maps(axes: Sequence[Any], image: Annotated, source: TrainingImage, contract: Contract) -> None:
+    """Draw image, labels, target, the distance where it is learned, and weights, beside each other.
+
+    Parameters
+    ----------
+    axes : sequence of matplotlib.axes.Axes
+        Four, or five with the distance.
+    image : Annotated
+    source : TrainingImage
+        The same, from a `Preview`.
+    contract : Contract
+    """
     task = contract.task
     rows, columns = image.labels.shape
     _show(axes[0], "a", f"image, {rows}×{columns} px", displayed(image.image))
@@ -266,7 +279,7 @@ def _draw_samples(
     """Draw samples as training does, and beneath each its target; the grid is bent in the place of the weights."""
     letters = "f" if source.distance is not None else "e"
     low, high = _gray_limits(source)
-    lines = replace(source, weights=_grid(source.classes.shape), distance=None)
+    lines = replace(source, weights=grid_lines(source.classes.shape), distance=None)
     size, border = contract.recipe.tiles.size, margin(contract.network)
     inside = (border - 0.5, size - border - 0.5, size - border - 0.5, border - 0.5)
     for number in range(SAMPLES):
@@ -288,8 +301,23 @@ def _draw_samples(
             axis.set_ylim(size - 0.5, -0.5)
 
 
-def _grid(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Lines of 2 pixels, every `GRID` pixels."""
+def grid_lines(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Lines of 2 pixels, every `GRID` pixels: 1 on a line, 0 elsewhere.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns.
+
+    Returns
+    -------
+    ndarray of float32, of that shape
+
+    Examples
+    --------
+    >>> grid_lines((1, 5)).tolist(), grid_lines((5, 5))[3].tolist()
+    ([[1.0, 1.0, 1.0, 1.0, 1.0]], [1.0, 1.0, 0.0, 0.0, 0.0])
+    """
     on = [np.arange(length) % GRID < 2 for length in shape]
     return np.logical_or.outer(*on).astype(np.float32)
 
@@ -309,7 +337,22 @@ def _tile_picture(tile: NDArray[np.float32], low: float, high: float) -> NDArray
 # the tile of Fig. 2
 
 
-def _draw_tile(axes: Sequence[Any], image: Annotated, source: TrainingImage, contract: Contract) -> None:
+def draw_tiling(axis: Any, image: Annotated, contract: Contract, *, letter: str = "") -> tuple[int, int]:
+    """Draw the tiles of an image, the input of the first one, and the mirrored border.
+
+    Parameters
+    ----------
+    axis : matplotlib.axes.Axes
+    image : Annotated
+    contract : Contract
+    letter : str
+        Before the caption.
+
+    Returns
+    -------
+    size, tiles : int
+        Rows and columns of a tile's input, and how many tiles there are.
+    """
     depth, (rows, columns) = contract.network.depth, image.labels.shape
     border = halo(depth)
     spans = [tile_spans(length, largest_input=PAPERS_TILE, depth=depth) for length in (rows, columns)]
@@ -321,18 +364,17 @@ def _draw_tile(axes: Sequence[Any], image: Annotated, source: TrainingImage, con
     mirrored = np.ones(canvas.shape[:2], bool)
     mirrored[border : border + rows, border : border + columns] = False
     canvas[mirrored] = 0.55 * canvas[mirrored] + 70
-    letter = "h" if source.distance is not None else "g"
-    _show(axes[0], letter, "a tile of prediction, and the mirrored border", canvas.astype(np.uint8),
+    _show(axis, letter, "a tile of prediction, and the mirrored border", canvas.astype(np.uint8),
           extent=(-border - 0.5, ends[1] - 0.5, ends[0] - 0.5, -border - 0.5))  # fmt: skip
     for r in spans[0]:
         for c in spans[1]:
-            _frame(axes[0], (r.start, r.stop), (c.start, c.stop), _OUTPUT, 0.8, ":")
+            _frame(axis, (r.start, r.stop), (c.start, c.stop), _OUTPUT, 0.8, ":")
     r, c = spans[0][0], spans[1][0]
-    _frame(axes[0], (r.first, r.first + r.size), (c.first, c.first + c.size), _INPUT, 2.2, "-")
-    _frame(axes[0], (r.start, r.stop), (c.start, c.stop), _OUTPUT, 2.2, "-")
-    axes[0].set_xlim(-border - 4, ends[1] + 4)
-    axes[0].set_ylim(ends[0] + 4, -border - 4)
-    _explain(axes[1], contract, r.size, border, len(spans[0]) * len(spans[1]))
+    _frame(axis, (r.first, r.first + r.size), (c.first, c.first + c.size), _INPUT, 2.2, "-")
+    _frame(axis, (r.start, r.stop), (c.start, c.stop), _OUTPUT, 2.2, "-")
+    axis.set_xlim(-border - 4, ends[1] + 4)
+    axis.set_ylim(ends[0] + 4, -border - 4)
+    return r.size, len(spans[0]) * len(spans[1])
 
 
 def _frame(axis: Any, rows: tuple[int, int], columns: tuple[int, int], colour: str, width: float, style: str) -> None:
@@ -344,10 +386,10 @@ def _frame(axis: Any, rows: tuple[int, int], columns: tuple[int, int], colour: s
     )
 
 
-def _explain(axis: Any, contract: Contract, size: int, border: int, tiles: int) -> None:
+def _explain(axis: Any, contract: Contract, size: int, tiles: int) -> None:
     axis.set_axis_off()
     at = 1.0
-    for name, text in _legend(contract, size, border, tiles):
+    for name, text in _legend(contract, size, halo(contract.network.depth), tiles):
         lines = textwrap.wrap(text, _LINE)
         axis.text(0.08, at, name, fontsize=9, weight="bold", color=_INK, va="top", transform=axis.transAxes)
         axis.text(

@@ -27,16 +27,20 @@ class AugmentationConfig:
 
     Attributes
     ----------
-    elastic_points, elastic_sigma : int, float
-        Control points an axis and standard deviation of their displacement in pixels (`elastic.draw_elastic`).
+    elastic_points : int
+        Control points an axis (`elastic.draw_elastic`).
+    elastic_sigma : float
+        Standard deviation of their displacement, in pixels.
     rotation : float
         Largest angle in degrees, either way.
     flip : bool
         Mirror half of the samples.
     zoom : float
         Largest factor of magnification, or of its inverse; 1 leaves the size as it is.
-    contrast, brightness : float
-        Largest relative change of the contrast, and largest shift as a share of the tile's standard deviation.
+    contrast : float
+        Largest relative change of the contrast.
+    brightness : float
+        Largest shift, as a share of the tile's standard deviation.
     gamma : float
         Largest exponent of the gray-value curve, or of its inverse; 1 leaves the curve straight.
     noise : float
@@ -103,7 +107,19 @@ class Augmentation:
 
 
 def draw_augmentation(rng: np.random.Generator, config: AugmentationConfig, shape: tuple[int, int]) -> Augmentation:
-    """Draw one augmentation for a tile of `shape`.
+    """Draw one augmentation for a tile.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        The only source of randomness.
+    config : AugmentationConfig
+    shape : (int, int)
+        Rows and columns of the tile.
+
+    Returns
+    -------
+    Augmentation
 
     Examples
     --------
@@ -134,7 +150,25 @@ def _around_one(rng: np.random.Generator, limit: float) -> float:
 def affine_about(
     centre: tuple[float, float], shape: tuple[int, int], *, angle: float, flip: bool = False, zoom: float = 1.0
 ) -> NDArray[np.float64]:
-    """Map (row, column, 1) of a tile to the image, the tile's middle to `centre`; shape (2, 3)."""
+    """Map (row, column, 1) of a tile to the image.
+
+    Parameters
+    ----------
+    centre : (float, float)
+        Row and column of the image that the tile's middle comes to.
+    shape : (int, int)
+        Rows and columns of the tile.
+    angle : float
+        By which the tile is turned, in radians.
+    flip : bool
+        Whether it is mirrored.
+    zoom : float
+        By which it is magnified.
+
+    Returns
+    -------
+    ndarray of float64, shape (2, 3)
+    """
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
     turn = np.array([[cos, -sin], [sin, cos]]) @ np.diag([1.0, -1.0 if flip else 1.0])
     middle = (np.array(shape) - 1) / 2

@@ -67,7 +67,19 @@ def draw_elastic(rng: np.random.Generator, shape: tuple[int, ...], *, points: in
 
 
 def displacement_field(bend: Bend, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the dense displacement of each pixel, in pixels; shape (2, rows, columns), rows first.
+    """Interpolate the displacement of each pixel.
+
+    Parameters
+    ----------
+    bend : Bend
+        From `draw_elastic`.
+    shape : (int, int)
+        Rows and columns.
+
+    Returns
+    -------
+    ndarray of float32, shape (2, rows, columns)
+        In pixels, down and to the right.
 
     Examples
     --------

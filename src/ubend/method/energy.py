@@ -1,6 +1,6 @@
 """The energy: pixel-wise soft-max and weighted cross entropy (Ronneberger et al. 2015, Section 3, Eq. 1).
 
-The soft-max over the scores a_k of K classes is p_k(x) = exp(a_k(x)) / Σ_k' exp(a_k'(x)), and the energy of a tile
+The soft-max over the scores a_k of K classes is p_k(x) = exp(a_k(x)) / Σ_k' exp(a_k'(x)), and the energy of a tile::
 
     E = −(1/n) Σ_x w(x) · ln p_l(x)(x)
 
@@ -19,7 +19,17 @@ Total = Callable[[Tensor], Tensor]
 
 
 def alone(value: Tensor) -> Tensor:
-    """Return the total of one process."""
+    """Return the total of one process.
+
+    Parameters
+    ----------
+    value : Tensor
+
+    Returns
+    -------
+    Tensor
+        The same.
+    """
     return value
 
 

@@ -1,7 +1,7 @@
 """Which sizes a U-Net takes and what each output pixel sees (Ronneberger et al. 2015, Fig. 1 and Fig. 2).
 
 Integers only. A network of depth d halves its maps d times; every level has two 3×3 convolutions on the way down
-and two on the way up. Without padding each 3×3 convolution costs one pixel a side, and so
+and two on the way up. Without padding each 3×3 convolution costs one pixel a side, and so::
 
     input   S = 2^d·k + 4·(2^d − 1)   with k >= 8     (depth 4: 188, 204, …, 572, …)
     output  O = S − 2·halo            with halo = 6·2^d − 4     (depth 4: 92)
@@ -24,6 +24,15 @@ SMALLEST_BOTTOM = 8
 def halo(depth: int) -> int:
     """Pixels of context that each side of an output needs and loses: 6·2^depth − 4.
 
+    Parameters
+    ----------
+    depth : int
+        How often the network halves its maps.
+
+    Returns
+    -------
+    int
+
     Examples
     --------
     >>> halo(4)
@@ -39,6 +48,17 @@ def _step(depth: int) -> int:
 def is_valid_input(size: int, depth: int) -> bool:
     """Whether an unpadded network of this depth takes `size` rows or columns.
 
+    Parameters
+    ----------
+    size : int
+        Rows or columns of the input.
+    depth : int
+        How often the network halves its maps.
+
+    Returns
+    -------
+    bool
+
     Examples
     --------
     >>> is_valid_input(572, 4), is_valid_input(570, 4)
@@ -50,6 +70,17 @@ def is_valid_input(size: int, depth: int) -> bool:
 
 def nearest_valid_inputs(size: int, depth: int) -> tuple[int, ...]:
     """Return the valid input sizes next to `size`: one below and one above, or the smallest of all.
+
+    Parameters
+    ----------
+    size : int
+        Rows or columns.
+    depth : int
+        How often the network halves its maps.
+
+    Returns
+    -------
+    tuple of int
 
     Examples
     --------
@@ -68,6 +99,17 @@ def nearest_valid_inputs(size: int, depth: int) -> tuple[int, ...]:
 
 def output_size(size: int, depth: int) -> int:
     """Rows or columns that an unpadded network returns for `size`; the size must be valid.
+
+    Parameters
+    ----------
+    size : int
+        Rows or columns of the input.
+    depth : int
+        How often the network halves its maps.
+
+    Returns
+    -------
+    int
 
     Raises
     ------
@@ -90,6 +132,17 @@ def output_size(size: int, depth: int) -> int:
 def smallest_input_for(output: int, depth: int) -> int:
     """Return the smallest valid input whose output has at least `output` rows or columns.
 
+    Parameters
+    ----------
+    output : int
+        Rows or columns.
+    depth : int
+        How often the network halves its maps.
+
+    Returns
+    -------
+    int
+
     Examples
     --------
     >>> smallest_input_for(388, 4), smallest_input_for(512, 4), smallest_input_for(1, 4)
@@ -103,6 +156,17 @@ def smallest_input_for(output: int, depth: int) -> int:
 def tile_step(output: int, depth: int) -> int:
     """Return the largest stride between tiles that keeps their pooling grids in phase: a multiple of 2^depth.
 
+    Parameters
+    ----------
+    output : int
+        Rows or columns that a tile returns.
+    depth : int
+        How often the network halves its maps.
+
+    Returns
+    -------
+    int
+
     Examples
     --------
     >>> tile_step(388, 4)
@@ -113,6 +177,16 @@ def tile_step(output: int, depth: int) -> int:
 
 def receptive_field(depth: int) -> tuple[int, ...]:
     """Return the widths of input that one output pixel sees; they depend on its place modulo 2^depth.
+
+    Parameters
+    ----------
+    depth : int
+        How often the network halves its maps.
+
+    Returns
+    -------
+    tuple of int
+        In pixels, the smallest first.
 
     Examples
     --------
@@ -148,6 +222,17 @@ def _through_encoder(first: int, last: int, level: int, *, before_convolutions: 
 
 def skip_crop(level: int, depth: int) -> int:
     """Pixels cut from each side of the skip connection of `level` before it is concatenated.
+
+    Parameters
+    ----------
+    level : int
+        Counted from 0 at full resolution.
+    depth : int
+        How often the network halves its maps.
+
+    Returns
+    -------
+    int
 
     Examples
     --------
@@ -191,6 +276,10 @@ def tile_spans(length: int, *, largest_input: int, depth: int) -> tuple[Span, ..
     depth : int
         Depth of the network.
 
+    Returns
+    -------
+    tuple of Span
+
     Raises
     ------
     InputError
@@ -231,6 +320,10 @@ def mirror(positions: NDArray[np.integer], length: int) -> NDArray[np.integer]:
         Rows or columns, also negative or beyond the end.
     length : int
         Rows or columns that the image has.
+
+    Returns
+    -------
+    ndarray of int, shape of `positions`
 
     Examples
     --------

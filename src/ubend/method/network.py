@@ -73,8 +73,10 @@ class NetworkConfig:
 
     Attributes
     ----------
-    in_channels, classes : int
-        Channels of the image; classes that are told apart (2: foreground and background).
+    in_channels : int
+        Channels of the image.
+    classes : int
+        Classes that are told apart; 2: foreground and background.
     width : int
         Channels of the first level; each level down doubles them.
     depth : int
@@ -85,9 +87,10 @@ class NetworkConfig:
         "batch" puts a batch normalisation between each 3×3 convolution and its ReLU.
     dropout : float
         Probability at the end of the contracting path: behind the two lowest levels.
-    up_relu, wide_last_up : bool
-        What the authors' released Caffe network does and the paper's Fig. 1 does not: a ReLU behind each
-        up-convolution, and a last up-convolution that keeps its channels.
+    up_relu : bool
+        A ReLU behind each up-convolution, as in the authors' released Caffe network; the paper's Fig. 1 has none.
+    wide_last_up : bool
+        A last up-convolution that keeps its channels, as in that network.
     dimensions : {2}
         Axes of the image.
 
@@ -134,11 +137,31 @@ class NetworkConfig:
         return cls(up_relu=True, wide_last_up=True)
 
     def channels(self, level: int) -> int:
-        """Channels of the maps at `level`, counted from 0 at full resolution."""
+        """Tell the channels of the maps of a level.
+
+        Parameters
+        ----------
+        level : int
+            Counted from 0 at full resolution.
+
+        Returns
+        -------
+        int
+        """
         return self.width << level
 
     def up_channels(self, level: int) -> int:
-        """Channels that the up-convolution into `level` returns."""
+        """Tell the channels that the up-convolution into a level returns.
+
+        Parameters
+        ----------
+        level : int
+            Counted from 0 at full resolution.
+
+        Returns
+        -------
+        int
+        """
         return self.channels(level + 1 if self.wide_last_up and level == 0 else level)
 
 
@@ -243,6 +266,10 @@ def tiling_cost(config: NetworkConfig, size: int) -> float:
     size : int
         Rows and columns of the tiles; the nearest valid size below is taken.
 
+    Returns
+    -------
+    float
+
     Examples
     --------
     >>> [round(tiling_cost(NetworkConfig(), size), 2) for size in (572, 2044)]
@@ -258,6 +285,14 @@ def tiling_cost(config: NetworkConfig, size: int) -> float:
 def count_parameters(config: NetworkConfig) -> int:
     """Count what a network learns, from its config alone: Σ out·(in·kh·kw + 1), and 2 a channel of a batch norm.
 
+    Parameters
+    ----------
+    config : NetworkConfig
+
+    Returns
+    -------
+    int
+
     Examples
     --------
     >>> count_parameters(NetworkConfig(width=32))
@@ -270,7 +305,19 @@ def count_parameters(config: NetworkConfig) -> int:
 
 
 def check_input_size(config: NetworkConfig, rows: int, columns: int) -> None:
-    """Raise InputError, with the nearest sizes that fit, unless the network takes rows × columns."""
+    """Refuse an image that does not fit the network, with the nearest sizes that do.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+    rows, columns : int
+        Of the input.
+
+    Raises
+    ------
+    InputError
+        Unless the network takes rows × columns.
+    """
     for size in (rows, columns):
         if config.padding == "none":
             try:
@@ -397,6 +444,13 @@ def initialise(net: nn.Module, generator: torch.Generator | None = None) -> None
     """Draw the weights from N(0, √(2/N)), N the incoming connections of a unit (Section 3); biases are 0.
 
     For the up-convolutions N is counted as the released Caffe filler counts it: 4 × outputs.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Its convolutions are changed in place.
+    generator : torch.Generator, optional
+        The source of randomness; without it torch's global one.
     """
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):

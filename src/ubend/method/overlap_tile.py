@@ -87,6 +87,12 @@ def predict_tiles(
 def cut_tile(image: NDArray[Any], row: Span, column: Span) -> NDArray[Any]:
     """Cut the input of one tile out of an image, mirrored where it reaches beyond the border.
 
+    Parameters
+    ----------
+    image : ndarray, shape (channels, rows, columns)
+    row, column : Span
+        Where the tile lies, from `geometry.tile_spans`.
+
     Returns
     -------
     ndarray, shape (channels, row.size, column.size)

@@ -42,7 +42,17 @@ class SamplingGrid:
     right: int
 
     def without_border(self, margin: int) -> "SamplingGrid":
-        """Leave out `margin` output pixels at each side."""
+        """Leave out output pixels at each side.
+
+        Parameters
+        ----------
+        margin : int
+            How many.
+
+        Returns
+        -------
+        SamplingGrid
+        """
         inner = self.relative[margin : self.relative.shape[0] - margin, margin : self.relative.shape[1] - margin]
         return SamplingGrid(inner, self.top, self.left, self.bottom, self.right)
 
@@ -172,7 +182,7 @@ def resized(image: NDArray[Any], shape: tuple[int, int], *, order: int) -> NDArr
 
     Returns
     -------
-    ndarray, shape (channels, *shape)
+    ndarray, shape (channels, rows wanted, columns wanted)
         Of the dtype of the image; integers are rounded.
 
     Examples

@@ -65,7 +65,13 @@ class Contract:
         return self.task.kind == "instances" and self.network.classes == 3
 
     def to_dict(self) -> dict[str, Any]:
-        """Return nested dictionaries of what JSON holds."""
+        """Say all of it in what JSON holds.
+
+        Returns
+        -------
+        dict
+            Nested dictionaries.
+        """
         return dataclasses.asdict(self)
 
     @classmethod

@@ -229,6 +229,10 @@ def image_statistics(image: NDArray[Any]) -> ImageStatistics:
     image : ndarray, shape (channels, rows, columns)
         Finite numbers, as in the file.
 
+    Returns
+    -------
+    ImageStatistics
+
     Examples
     --------
     >>> ramp = np.arange(4096, dtype=np.uint16).reshape(1, 64, 64)
@@ -373,6 +377,10 @@ def reference_of(images: Sequence[ImageStatistics], diameters: Sequence[float] =
         At least one; all of as many channels.
     diameters : sequence of float
         Median diameters of the objects of images, where there are objects.
+
+    Returns
+    -------
+    Reference
     """
     channels = tuple(
         {name: spread_of(getattr(image.channels[number], name) for image in images) for name in _NAMES}

@@ -187,9 +187,12 @@ class LearningCurve:
         return self._outlook[1]
 
     def drawn(self) -> list[tuple[float, float, float, float]]:
-        """Return the power law to look at: (images, score, low, high), from one image to the last that is told of.
+        """Follow the power law, to look at, from one image to the last that is told of.
 
-        Empty without an outlook.
+        Returns
+        -------
+        list of (images, score, low, high)
+            Empty without an outlook.
         """
         if self.outlook is None:
             return []
@@ -199,7 +202,12 @@ class LearningCurve:
         return list(zip(numbers.tolist(), law.at(numbers)[0].tolist(), low.tolist(), high.tolist(), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as dicts and lists that JSON can hold; docs/how-good.md has the keys."""
+        """Say all of it in what JSON holds; docs/how-good.md has the keys.
+
+        Returns
+        -------
+        dict
+        """
         plan, column, outlook = self.plan, self._columns[0].score, self.outlook
         return {
             "format": FORMAT,
@@ -233,7 +241,13 @@ class LearningCurve:
         }
 
     def to_table(self) -> list[list[str | float]]:
-        """Return rows of a table, names first: images, score, interval, and whether it was measured or foreseen."""
+        """Say it as a table.
+
+        Returns
+        -------
+        list of list
+            Rows, names first: images, score, interval, and whether it was measured or foreseen.
+        """
         rows: list[list[str | float]] = [["images", "score", "low", "high", "how"]]
         for n, score, ends in zip(self.plan.sizes, self.scores, self.intervals, strict=True):
             rows.append([n, *("" if value != value else value for value in (score, *ends)), "measured"])

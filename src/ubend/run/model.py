@@ -70,6 +70,20 @@ class Model:
     ) -> NDArray[np.float32]:
         """Give the probability of each class at each pixel; see `prediction.predict_probabilities`.
 
+        Parameters
+        ----------
+        image : ndarray, shape (rows, columns), (rows, columns, channels) or (channels, rows, columns)
+        tile : int, optional
+            Rows and columns a tile may have at most; without it what the memory holds.
+        memory : int, optional
+            Bytes that the program may hold at its peak.
+        views : {"one", "dihedral", "rotations"}, optional
+            Other views than the contract's.
+        exact : bool
+            Compute in float32, whatever the device is made for.
+        on_tile, on_smaller_tile : callable, optional
+            Called after each tile, and where the memory ran out and smaller tiles are taken.
+
         Returns
         -------
         ndarray of float32, shape (classes, rows, columns)
@@ -102,6 +116,13 @@ class Model:
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model into one file.
 
+        Parameters
+        ----------
+        path : str or Path
+            Of the file, by custom NAME.safetensors.
+        overwrite : bool
+            Whether a file of that name may be replaced.
+
         Raises
         ------
         FileError
@@ -119,6 +140,17 @@ class Model:
 
 def load(path: str | Path, *, device: str | None = None) -> Model:
     """Read a model from its file, or from the folder of its run.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of the file, or of the folder that `ubend train` left.
+    device : str, optional
+        "cpu", "cuda" or "mps"; without it the best there is.
+
+    Returns
+    -------
+    Model
 
     Raises
     ------

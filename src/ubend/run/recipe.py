@@ -48,8 +48,10 @@ class EnergyConfig:
         say nothing.
     balance : {"none", "frequency"}
         w_c: every class 1, or inverse to its frequency in the training images.
-    w0, sigma : float
-        Height and width, in pixels, of the border weight between cells; w0 = 0 leaves it out.
+    w0 : float
+        Height of the border weight between cells; 0 leaves it out.
+    sigma : float
+        Its width, in pixels.
     border_on : {"everywhere", "background"}
         Whether the border weight also lies on the cells, as Eq. 2 has it.
     gap : int
@@ -87,6 +89,7 @@ class OptimiserConfig:
     momentum : float
         Of SGD, with or without Nesterov.
     weight_decay : float
+        Share of each weight that a step takes away, times the learning rate.
     schedule : {"constant", "cosine"}
         "cosine" falls from the peak to 0 over the run.
     warm_up : float
@@ -148,9 +151,9 @@ class BudgetConfig:
     Attributes
     ----------
     width, depth : bool
-        Of the network.
+        Whether that of the network may.
     size, batch : bool
-        Of the tiles.
+        Whether that of the tiles may.
     """
 
     width: bool = False
@@ -221,6 +224,15 @@ def load_recipe(name: str | Path) -> Recipe:
 
     A width, depth, size or batch that stands in a file of one's own is kept, whatever the budget, unless the file's
     own table [budget] says otherwise.
+
+    Parameters
+    ----------
+    name : str or Path
+        One of `RECIPES`, or a file.
+
+    Returns
+    -------
+    Recipe
 
     Raises
     ------
@@ -324,6 +336,14 @@ def _checked(hint: Any, value: Any, *, where: str) -> Any:
 
 def to_toml(recipe: Recipe) -> str:
     """Write a recipe as TOML that `load_recipe` reads back.
+
+    Parameters
+    ----------
+    recipe : Recipe
+
+    Returns
+    -------
+    str
 
     Examples
     --------

@@ -248,6 +248,14 @@ class OnnxModel:
     ) -> NDArray[np.integer]:
         """Label each pixel of an image of any size; see `run.labels.predict_labels`.
 
+        Parameters
+        ----------
+        image : ndarray, shape (rows, columns) or (rows, columns, channels)
+        tile : int
+            Rows and columns that a tile may have at most.
+        objects : ObjectRules, optional
+            Instead of those that training chose.
+
         Returns
         -------
         ndarray of unsigned int, shape (rows, columns)
