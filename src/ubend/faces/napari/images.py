@@ -144,7 +144,7 @@ class Shown:
             words.append("has labels")
         if self.held_out:
             words.append("held out")
-        if self.unsure is not None:
+        if self.unsure is not None and not self.is_annotated:
             words.append(f"unsure {self.unsure:.1%}")
         return " · ".join(word for word in words if word)
 

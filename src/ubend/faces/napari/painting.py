@@ -26,7 +26,7 @@ NOTHING, BACKGROUND, FIRST = 0, 1, 2
 """Numbers painted: not labelled, background, and the first cell or class."""
 _COLOURS = 254
 """As many until they begin again: of fewer, more cells than need be would share that of the background."""
-_GRAY = (0.62, 0.62, 0.66, 0.55)
+_GRAY = (0.62, 0.62, 0.66, 0.4)
 _GOLDEN_RATIO = 0.61803398875
 
 

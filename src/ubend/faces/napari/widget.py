@@ -105,6 +105,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def _build(self) -> None:
         self.list = QListWidget()
         self.list.setMinimumHeight(90)
+        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
         self.list.currentRowChanged.connect(self._on_row)
         self.next = _button("Next to annotate", self._on_next, "The image of which the model is least sure")
         self.look_here = _button("Work on what is seen", self._on_look_here, "Of a large image: move to this part")
@@ -143,7 +144,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(8)
-        train = _group("Train", _row(self.minutes, self.begin), self.train, self.bar)
+        train = _group("Train", self.begin, _row(self.minutes, self.train), self.bar)
         self.segment = _button("Segment", self._on_segment, "This image, or the part of it that is worked on")
         self.segment_all = _button("Segment all", self._on_segment_all, "All images of the list")
         self.save = _button("Save…", self._on_save, "Painting, model, results and tables of objects, into a folder")
@@ -179,6 +180,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         for row, image in enumerate(self.session.images):
             words = image.in_words()
             self.list.item(row).setText(f"{image.name}   {words}" if words else image.name)
+            self.list.item(row).setToolTip(image.name)
 
     def _on_jobs(self) -> None:
         self._refresh()
@@ -474,7 +476,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def _on_plan(self, contract: Any, trained_on: int, held_out: int) -> None:
         """Note, in the thread that trains, what will be done."""
         of = f"{trained_on} images, {held_out} more held out" if held_out else f"{trained_on} images"
-        self._plan = f"Training on {of}. {contract.provenance['plan'][0]}"
+        self._plan = f"Training on {of}: {contract.provenance['plan'][0].split(';')[0]}."
 
     def _on_step(self, progress: "Progress") -> bool:
         """Note, in the thread that trains, where it is; say whether it is to stop."""
