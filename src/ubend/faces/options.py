@@ -4,7 +4,6 @@ Nothing heavy is imported here: a shell asks for completions at each key.
 """
 
 import difflib
-import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -134,40 +133,24 @@ def usage_in_one_line(error: Any) -> str:
     -------
     str
     """
-    context = error.ctx
-    path = "ubend" if context is None else context.command_path
-    more = f"`{path} --help` says all"
-    wrong = getattr(error, "option_name", None)
-    known = {} if context is None else {name: one for one in context.command.params for name in one.opts}
-    if wrong is not None and wrong not in known:
-        nearest = difflib.get_close_matches(wrong, [name for name in known if name.startswith("--")], n=1)
-        return f"{path} knows no option {wrong}{f': did you mean {nearest[0]}?' if nearest else f'; {more}'}"
-    if wrong is not None:
-        return f"{wrong} needs a value: {known[wrong].help}"
-    missing = getattr(error, "param", None) if type(error).__name__ == "MissingParameter" else None
-    if missing is not None:
-        needed = [one for one in context.command.params if one.required]
-        least = " ".join(_name(one) if _is_argument(one) else f"{one.opts[0]} {_name(one)}" for one in needed)
-        name = _name(missing) if _is_argument(missing) else missing.opts[0]
-        return f"{path} needs {name}: {path} {least}; {more}"
-    said = " ".join(error.format_message().split())
-    said = said[:1].lower() + said[1:]
-    if context is not None and hasattr(context.command, "commands") and "did you mean" not in said.lower():
-        return f"{said.rstrip('.')}; there are {', '.join(context.command.commands)}"
-    return said
+    context, kind = error.ctx, type(error).__name__
+    if context is None or kind not in ("NoSuchOption", "MissingParameter"):
+        said = " ".join(error.format_message().split())
+        said = said[:1].lower() + said[1:]
+        verbs = getattr(context and context.command, "commands", ())
+        return f"{said.rstrip('.')}; there are {', '.join(verbs)}" if verbs and "mean" not in said else said
+    verb = context.command_path.removeprefix("ubend ")
+    more = f"`{context.command_path} --help` says all"
+    if kind == "NoSuchOption":
+        known = [name for one in context.command.params for name in one.opts if name.startswith("--")]
+        nearest = difflib.get_close_matches(error.option_name, known, n=1)
+        hint = f": did you mean {nearest[0]}?" if nearest else f"; {more}"
+        return f"{verb} knows no option {error.option_name}{hint}"
+    needed = " ".join(_said(one) for one in context.command.params if one.required)
+    return f"{verb} needs {_said(error.param)}: `{context.command_path} {needed}`; {more}"
 
 
-def _is_argument(parameter: Any) -> bool:
-    return bool(parameter.param_type_name == "argument")
-
-
-def _name(parameter: Any) -> str:
-    return str(parameter.name).upper()
-
-
-def plain_help() -> None:
-    """Keep the help free of escape codes where it goes into a pipe, whatever the environment says of colours."""
-    if not sys.stdout.isatty():
-        import os
-
-        os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"
+def _said(parameter: Any) -> str:
+    """Write an argument or an option with a value as in a command line."""
+    name = str(parameter.name).upper()
+    return name if parameter.param_type_name == "argument" else f"{parameter.opts[0]} {name}"

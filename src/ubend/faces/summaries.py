@@ -114,7 +114,7 @@ def print_training(console: Console, training: Training) -> None:
     waited = "" if training.waited is None else f"; waited for tiles {training.waited:.1%} of the time"
     console.print(
         f"\n[bold]Trained{itself}[/] on {count(len(made['images']), 'image')}, {count(made['steps'], 'step')} in "
-        f"{duration(60 * made['minutes'])}{waited}."
+        f"{duration(60 * made['minutes'])}{' with the folds' * bool(itself)}{waited}."
     )
     if contract.task.kind == "instances":
         chosen = "as chosen on the annotated images" if contract.quality else "by default"
