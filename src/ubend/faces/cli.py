@@ -89,6 +89,8 @@ FEW_IMAGES = 10
 """Up to so many it does not matter how long the network waits for files."""
 AFTER_TRAINING, MOST_RESERVED = 1.0, 0.1
 """Seconds that a report takes beside looking at images, with the end of Python; share of the minutes kept for it."""
+REPORT_COST = 4
+"""Times a validation that looking at the same images in 8 views costs: much of a validation is not in the views."""
 
 KINDS = {
     "binary": "foreground and background (binary)",
@@ -664,14 +666,18 @@ def _train(
     usual = load_recipe(choices.get("recipe", "default"))  # a wrong one is told before a look at the images
     asked = 0.0 if steps else minutes or usual.training.minutes
     looking = seconds_for_report(asked)
-    after = looking + AFTER_TRAINING
-    clock = Clock(start=began, reserved=min(after, MOST_RESERVED * 60 * asked) if asked > 0 else after)
+    reserved = min(looking + AFTER_TRAINING, MOST_RESERVED * 60 * asked) if asked > 0 else 0.0
+    clock = Clock(start=began, reserved=reserved)
     _check_first(data, choices.get("labels"), choices.get("task"), choices.get("ignore"))
     with progress() as show:
 
         def on_step(at: "TrainingProgress") -> None:
             what = f"Fold {at.fold} of {at.folds}" if at.fold else "Training"
-            show(what, at.share, _step_in_words(at), at.seconds_left + clock.reserved)
+            after = reserved or AFTER_TRAINING + min(looking, REPORT_COST * clock.validation or looking)
+            left = at.seconds_left + after
+            passed = clock.seconds()
+            shown[0] = max(shown[0], passed / (passed + left))  # of the time, not of the steps: more follows them
+            show(what, shown[0], _step_in_words(at), left)
             waiting.append(at.waiting)
 
         def on_validation(step: int, evaluation: "Evaluation") -> None:
@@ -699,7 +705,7 @@ def _train(
             else:
                 dealt.append(state)
 
-        waiting: list[float] = []
+        shown, waiting = [0.0], [0.0]
         planned: list[bool] = []
         dealt: list[FoldsState] = []
         model = train_folder(
@@ -714,7 +720,7 @@ def _train(
         model, data, out, labels=choices.get("labels"), seconds=looking,
         overwrite=choices["overwrite"] or bool(choices.get("resume")),
     )  # fmt: skip
-    made = Training(out, model.contract, perf_counter() - began, waiting[-1] if waiting else None)
+    made = Training(out, model.contract, perf_counter() - began, waiting[-1] if planned else None)
     print_training(console, made)
     _write_json(made.for_programs(), json_file, overwrite=choices["overwrite"])
     return model
@@ -793,21 +799,29 @@ def _predict(model: "Model", images: Path, out: Path, done: "Prediction", **choi
     from ubend.run.folders import predict_folder
 
     with progress() as show:
-        begun = [""]
-        told: list[int] = []
+        begun, files, told = 0, 0, 0
+        under_way = ""
 
         def on_image(number: int, of: int, name: str) -> None:
-            begun[:] = [f"{name}  {number} of {of}"]
+            nonlocal begun, files, under_way
+            begun, files, under_way = number, of, f"{name}  {number} of {of}"
 
         def on_smaller_tile(old: int, new: int) -> None:
-            told.append(new)
-            if len(told) == 1:
+            nonlocal told
+            told += 1
+            if told == 1:
                 _say_smaller_tile(old, new)
 
-        result = predict_folder(
-            model, images, out, on_image=on_image, on_smaller_tile=on_smaller_tile,
-            on_share=lambda share: show("Segmenting", share, begun[0], None), **choices,
-        )  # fmt: skip
+        try:
+            result = predict_folder(
+                model, images, out, on_image=on_image, on_smaller_tile=on_smaller_tile,
+                on_share=lambda share: show("Segmenting", share, under_way, None), **choices,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            finished = (
+                f"{max(begun - 1, 0)} of {count(files, 'file')} are done, in {out}" if files else "nothing is done"
+            )
+            raise Stopped(f"stopped; {finished}: --overwrite begins again", signal=signal.SIGINT) from None
     if len(result.failed) == 1 and not result.written:
         path, reason = next(iter(result.failed.items()))
         raise FileError(reason if str(path) in reason else f"{path}: {reason}")

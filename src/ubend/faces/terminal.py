@@ -25,6 +25,8 @@ MOST_BAR, LEAST_BAR, NARROW = 40, 12, 100
 """Columns of a bar, on a terminal of at least so many and on a narrower one."""
 TELL_AT, SELDOM, OFTEN = 0.1, 600.0, 1.0
 """Without a bar: a line each tenth and each ten minutes, but no two within a second."""
+ANOTHER_JOB = 0.5
+"""By so much less is done of a job that has only begun."""
 SURE_AFTER = 1.0
 """Seconds from which on the time that is left is told from what is done."""
 
@@ -116,7 +118,7 @@ def duration(seconds: float) -> str:
 @contextlib.contextmanager
 def progress() -> Iterator[Show]:
     """Give a function that shows how far a job is: a bar on a terminal, else some plain lines, nothing if quiet."""
-    estimate = _Estimate()
+    estimate = Estimate()
     if console.quiet:
         yield lambda *_: None
     elif not console.is_terminal or console.is_dumb_terminal:
@@ -177,7 +179,7 @@ class Lines:
     def tell(self, what: str, share: float, text: str, left: float | None) -> None:
         """Put a line if it is time for one."""
         now = self._now()
-        if share < self._share:  # another job has begun
+        if share < self._share - ANOTHER_JOB:
             self._share = -1.0
         due = share >= self._share + TELL_AT and now >= self._at + OFTEN
         if due or now >= self._at + SELDOM or share >= 1 > self._share:
@@ -186,17 +188,30 @@ class Lines:
             self._put(f"  {what} {share:4.0%}  {escape(text)}{rest}")
 
 
-class _Estimate:
-    """The seconds left of a job, if what is to come goes as fast as what is done."""
+class Estimate:
+    """The seconds left of a job, if what is to come goes as fast as what is done.
+
+    Parameters
+    ----------
+    now : callable
+        Gives the seconds of a clock.
+
+    Examples
+    --------
+    >>> times = iter((0.0, 30.0))
+    >>> Estimate(now=lambda: next(times)).left("Segmenting", 0.25)
+    90.0
+    """
 
     def __init__(self, now: Callable[[], float] = perf_counter) -> None:
-        self._now, self._began, self._what, self._share = now, now(), "", 0.0
+        self._now, self._began, self._what = now, now(), ""
 
     def left(self, what: str, share: float) -> float | None:
+        """Tell the seconds left; None where it is too early to tell."""
         now = self._now()
-        if share < self._share or (what != self._what and self._what):  # another job has begun
+        if self._what and what != self._what:  # another job has begun
             self._began = now
-        self._what, self._share = what, share
+        self._what = what
         if share <= 0 or (now - self._began < SURE_AFTER and share < 1):
             return None
         return (now - self._began) * (1 - share) / share
