@@ -678,7 +678,7 @@ def _train(
             passed = clock.seconds()
             shown[0] = max(shown[0], passed / (passed + left))  # of the time, not of the steps: more follows them
             show(what, shown[0], _step_in_words(at), left)
-            waiting.append(at.waiting)
+            waiting[0] = at.waiting
 
         def on_validation(step: int, evaluation: "Evaluation") -> None:
             told = {name: evaluation.overall[name] for name in (next(iter(evaluation.overall)), evaluation.headline)}
@@ -720,7 +720,7 @@ def _train(
         model, data, out, labels=choices.get("labels"), seconds=looking,
         overwrite=choices["overwrite"] or bool(choices.get("resume")),
     )  # fmt: skip
-    made = Training(out, model.contract, perf_counter() - began, waiting[-1] if planned else None)
+    made = Training(out, model.contract, perf_counter() - began, waiting[0] if planned else None)
     print_training(console, made)
     _write_json(made.for_programs(), json_file, overwrite=choices["overwrite"])
     return model
