@@ -72,9 +72,8 @@ def photograph_terminal(data: Path, folder: Path) -> Path:
     console.print(Text.from_ansi("\n".join([f"\x1b[1m$ {said}\x1b[0m", *before, *since])), soft_wrap=True)
     page, picture = folder / "terminal.svg", folder / "terminal.png"
     page.write_text(console.export_svg(title="ubend", theme=MONOKAI), encoding="utf-8")
-    width, height = (
-        round(float(side)) for side in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', page.read_text())[1:3]
-    )
+    [size] = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', page.read_text(encoding="utf-8"))
+    width, height = (round(float(side)) for side in size)
     photograph(page, picture, folder / "profile", window=(width, height))
     return picture
 
