@@ -162,6 +162,7 @@ def test_a_bar_keeps_to_its_line(columns, data, saved, tmp_path):
     drawn = [line for line in re.split(r"[\r\n]", without_codes(said)) if "Segmenting" in line]
     assert drawn
     assert max(map(len, drawn)) <= columns
+    assert any("━━━━" in line for line in drawn)
     assert "disc_3" in said
 
 

@@ -134,7 +134,7 @@ def _fail(message: str, code: int = 2) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _version(
+def _begin(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
@@ -143,6 +143,7 @@ def _version(
 
         typer.echo(__version__)
         raise typer.Exit
+    console.quiet = False  # until an option of the verb says otherwise
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(2)

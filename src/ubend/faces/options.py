@@ -64,7 +64,7 @@ def recipes() -> list[str]:
 
 
 def _hush(quiet: bool) -> bool:
-    console.quiet = quiet
+    console.quiet = console.quiet or quiet
     return quiet
 
 
@@ -77,7 +77,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into; ma
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.", callback=_hush, is_eager=True),
+    typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.", callback=_hush),
 ]
 Json = Annotated[
     Path | None,

@@ -4,6 +4,7 @@ A pipe or a file gets plain lines, whatever the environment says of colours: no 
 """
 
 import contextlib
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ NO_EDGE = 10_000
 """Columns of what has no line to wrap at."""
 MOST_BAR, LEAST_BAR, NARROW = 40, 12, 100
 """Columns of a bar, on a terminal of at least so many and on a narrower one."""
-TELL_AT, SELDOM, OFTEN = 0.1, 600.0, 1.0
+SELDOM, OFTEN = 600.0, 1.0
 """Without a bar: a line each tenth and each ten minutes, but no two within a second."""
 ANOTHER_JOB = 0.5
 """By so much less is done of a job that has only begun."""
@@ -131,11 +132,11 @@ def progress() -> Iterator[Show]:
     else:
         wide = console.width >= NARROW
         with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=MOST_BAR if wide else LEAST_BAR),
-            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width := MOST_BAR if wide else LEAST_BAR, table_column=Column(min_width=bar_width)),
+            TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True)),
             _TimeLeft(table_column=Column(no_wrap=True)),
-            TextColumn("[dim]{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            TextColumn("[dim]{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             console=console,
             transient=True,
         ) as bar:
@@ -181,11 +182,15 @@ class Lines:
         now = self._now()
         if share < self._share - ANOTHER_JOB:
             self._share = -1.0
-        due = share >= self._share + TELL_AT and now >= self._at + OFTEN
+        due = _tenth(share) > _tenth(self._share) and now >= self._at + OFTEN
         if due or now >= self._at + SELDOM or share >= 1 > self._share:
             self._share, self._at = share, now
             rest = "" if left is None else f"  {duration(left)} left"
             self._put(f"  {what} {share:4.0%}  {escape(text)}{rest}")
+
+
+def _tenth(share: float) -> int:
+    return math.floor(10 * share + 1e-9)
 
 
 class Estimate:
