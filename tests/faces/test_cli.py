@@ -94,10 +94,11 @@ def test_train_predict_evaluate(data, recipe, tmp_path):
     assert "3 images to train on, 1 held out; 1 channel; labels: foreground and background (binary)" in said
     assert "Plan: 30 steps of 2 tiles of 64×64; width 4, depth 2, 7,500 parameters, 160 MB of memory" in said
     assert "after step 8, on held-out images: IoU 0." in said
-    assert "Trained 30 steps in" in said
-    assert "On held-out images: IoU 0." in said
+    assert re.search(r"Trained on 3 images, 30 steps in 0:\d\d; waited for tiles \d+\.\d% of the time\.", said)
+    assert re.search(r"Quality, of 1 held-out image:\n  score +value\n  IoU +0\.\d{4}\n  Dice +0\.\d{4}\n", said)
     assert f"ubend predict '{out}' IMAGES --out RESULTS" in said
     said = run("predict", out, data / "images", "--out", tmp_path / "results", "--probabilities")
+    assert re.search(r"image +seconds\ndisc_0 +\d+\.\d\n(disc_\d +\d+\.\d\n){3}4 images +\d+\.\d\n", said)
     assert f"Wrote 4 label images into {tmp_path / 'results'}." in said
     assert "Labels: 0, 255, as in training." in said
     assert f"ubend evaluate {tmp_path / 'results'} TRUTH" in said
@@ -127,9 +128,10 @@ def test_train_with_folds(data, recipe, tmp_path):
     assert "Of fewer than 5 images each is a fold: leave-one-out, 4 folds." in said
     assert "fold 4 of 4, on its images: IoU " in said
     assert "Over all: IoU " in said
-    assert "Trained the model itself: 15 steps in" in said
-    assert "Quality, of 4 folds (4 images, each scored by a network that has not seen it): IoU 0." in said
-    assert "recipe.toml, log.csv, folds.csv." in said
+    assert re.search(r"Trained the model itself on 4 images, 15 steps in 0:\d\d with the folds", said)
+    assert "Quality, of 4 folds (4 images, each scored by a network that has not seen it):\n" in said
+    assert re.search(r"  IoU +0\.\d{4} +–\n", said) or re.search(r"  IoU +0\.\d{4}  0\.\d{4}–0\.\d{4}\n", said)
+    assert re.search(r"folds\.csv +scores of each image", said)
     assert "No image was held out" not in said
     described = " ".join(run("describe", out).split())
     assert "all 4 images in 4 folds, each by a network that has not seen it" in described
@@ -185,14 +187,14 @@ def test_rules_for_objects_are_told_and_can_be_others(data, instance_model, tmp_
     image = data / "images" / "disc_0.tif"
     said = run("predict", tmp_path / "cells.safetensors", image, "--out", tmp_path / "one")
     assert "as asked for" not in said
-    assert "1 objects" in said
+    assert re.search(r"disc_0 +1 ", said)
     wanted = ("--threshold", 0.9, "--smallest", 9999, "--keep-holes", "--gap", 0, "--clear-border", "--split", 2)
     said = run("predict", tmp_path / "cells.safetensors", image, "--out", tmp_path / "none", *wanted)
     assert (
         "Objects, as asked for: above a probability of 0.9; parted at waists 2 px deep; at least 9999 pixels; "
         "holes left; gaps left; without those at the border of the image"
     ) in said
-    assert "0 objects" in said
+    assert re.search(r"disc_0 +0 ", said)
 
 
 def test_rules_for_objects_that_cannot_be(data, trained, instance_model, tmp_path, failing):
@@ -220,7 +222,7 @@ def test_objects(data, recipe, tmp_path):
     assert "labels: single objects (instances)" in said
     said = run("predict", tmp_path / "run", data / "images" / "disc_0.tif", "-o", tmp_path / "results")
     assert "Wrote 1 label image into" in said
-    assert " objects." in said
+    assert re.search(r"image +objects +seconds\ndisc_0 +\d+ ", said)
     assert "Labels: 0 is background, 1 to n are the objects." in said
 
 
@@ -229,7 +231,7 @@ def test_objects_for_other_tools(instance_model, data, tmp_path):
     instance_model.save(tmp_path / "run" / "model.safetensors")
     out = tmp_path / "results"
     said = run("predict", tmp_path / "run", data / "images", "-o", out, "--rois", "--geojson", "--outlines")
-    assert f"Measured the objects: {out / 'objects.csv'}, and for each image STEM_objects.csv." in said
+    assert f"Measured the objects: {out / 'objects.csv'}.\n" in said
     written = {f"disc_0{ending}" for ending in (".tif", "_objects.csv", "_rois.zip", ".geojson", "_outlines.png")}
     assert {path.name for path in out.glob("disc_0*")} == written
 
@@ -624,7 +626,7 @@ def test_a_choice_that_is_none(choice, message, failing, data, tmp_path):
     [PermissionError(13, "Permission denied", "secret.tif"), MemoryError(), UbendError("two\nlines [red]with[/] tags")],
 )
 def test_any_error_is_one_line(error, failing, monkeypatch):
-    def raise_it():
+    def raise_it(**_choices):
         raise error
 
     monkeypatch.setattr(cli, "app", raise_it)
@@ -671,11 +673,8 @@ def test_version_help_and_usage():
         verb in help_page.stdout
         for verb in ("demo", "train", "predict", "evaluate", "describe", "learning-curve", "verify-tiling")
     )
-    for wrong in (("trian",), ("train",), ("train", "data", "--stps", 3), ("demo", "--seed", -1)):
-        done = shell(*wrong)
-        assert done.returncode == 2
-        assert "Traceback" not in done.stderr
-        assert "Usage" in done.stderr
+    nothing = shell()
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (2, help_page.stdout, "")
 
 
 def test_each_option_of_predict_is_explained_by_a_whole_sentence():
@@ -748,8 +747,8 @@ def test_a_folder_of_both_kinds(big, tmp_path):
     (tmp_path / "big.ome.zarr").rename(tmp_path / "both" / "big.ome.zarr")
     write_labels(tmp_path / "both" / "small.tif", big)
     said = run("predict", "RUN", "both", "--out", "out")
-    assert "Wrote 1 label image into out" in said
-    assert "Wrote out/big.ome.zarr" in said
+    assert re.search(r"big\.ome\.zarr +\d+ +\d+\.\d\nsmall +\d+ +\d+\.\d\n2 images +\d+ +\d+\.\d\n", said)
+    assert "Measured the objects: out/big_objects.csv, out/objects.csv." in said
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "big.ome.zarr", "big_objects.csv", "objects.csv", "small.tif", "small_objects.csv",
     ]  # fmt: skip
@@ -796,7 +795,7 @@ def test_two_images_of_one_name(big, failing, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_stopped_by_hand(big, tmp_path, monkeypatch):
+def test_stopped_by_hand(big, capsys, monkeypatch):
     number, compute = iter(range(100)), scale.compute_block
 
     def stopped(work, block):
@@ -805,9 +804,12 @@ def test_stopped_by_hand(big, tmp_path, monkeypatch):
         return compute(work, block)
 
     monkeypatch.setattr(scale, "compute_block", stopped)
-    result = CliRunner().invoke(cli.app, ["predict", "RUN", "big.ome.zarr", "--out", "out", "--tile", "108"])
-    assert result.exit_code == 130
-    assert "stopped; 4 of 9 blocks are kept: the same command with --resume goes on" in result.output
+    monkeypatch.setattr(sys, "argv", ["ubend", "predict", "RUN", "big.ome.zarr", "--out", "out", "--tile", "108"])
+    with pytest.raises(SystemExit) as caught:
+        cli.run()
+    assert caught.value.code == 130
+    said = capsys.readouterr().err
+    assert said == "ubend: stopped; 4 of 9 blocks are kept: the same command with --resume goes on\n"
     assert "4 blocks were done before" in run("predict", "RUN", "big.ome.zarr", "--out", "out", "--resume")
 
 
@@ -858,7 +860,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(by, code, data, recipe, tmp_pat
     assert "stopped already holds" in line or "was stopped" in line
     said = run(*command, "--resume")
     assert "Going on after step 3 (60% of it is done)." in said
-    assert "Trained 5 steps" in said
+    assert "Trained on 3 images, 5 steps" in said
     assert "is done already" in run(*command, "--resume")
 
 
@@ -868,7 +870,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(by, code, data, recipe, tmp_pat
 def test_a_run_leaves_a_report_and_it_can_be_written_anew(data, recipe, tmp_path, failing):
     out = tmp_path / "run"
     said = run("train", data, "--out", out, "--recipe", recipe, "--steps", 2, "--device", "cpu")
-    assert f"Look at {out / 'report.html'} in a browser" in said
+    assert re.search(f"{re.escape(str(out / 'report.html'))} +look at it in a browser", said)
     first = (out / "report.html").read_bytes()
     assert "exists already" in failing("report", out, data)
     said = run("report", out, data, "--images", data / "images", "--device", "cpu", "--overwrite")

@@ -329,7 +329,7 @@ def _sizes(image: Picture, truth: Picture, headers: dict[Path, Header]) -> tuple
     return "labels-turned", f"{said}: rows and columns are swapped"
 
 
-_PLAIN = Header(1, False, "", False)
+_PLAIN = Header(1, False, "", False, (1, 0, 0))
 
 
 # what the labels mean

@@ -8,6 +8,7 @@ import difflib
 import errno
 import logging
 import lzma
+import math
 import os
 import re
 import struct
@@ -124,10 +125,12 @@ class Header:
         Of the first image of a TIFF, as tifffile names them; empty for other files.
     is_jpeg : bool
         Whether the pixels went through JPEG in a file of that kind.
+    shape : (int, int, int)
+        Pages, rows and columns of all images of the file, as stored; of images of several sizes the first counts.
 
     Examples
     --------
-    >>> Header(orientation=6, is_palette=False, axes="", is_jpeg=True).orientation
+    >>> Header(orientation=6, is_palette=False, axes="", is_jpeg=True, shape=(1, 40, 60)).orientation
     6
     """
 
@@ -135,6 +138,7 @@ class Header:
     is_palette: bool
     axes: str
     is_jpeg: bool
+    shape: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -275,10 +279,15 @@ def read_header(path: str | Path) -> Header:
                 series = tif.series[0]
                 orientation = int(series.keyframe.tags.valueof("Orientation", default=1))
                 is_palette = series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE
-                return Header(orientation, is_palette, str(series.axes), is_jpeg=False)
+                sizes = dict(zip(series.axes, series.shape, strict=False))
+                rows, columns = int(sizes.get("Y", 1)), int(sizes.get("X", 1))
+                planes = math.prod(length for axis, length in sizes.items() if axis not in "YXSC")
+                shape = (planes * len(tif.series), rows, columns)
+                return Header(orientation, is_palette, str(series.axes), is_jpeg=False, shape=shape)
         with _silent(), Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
             orientation = int(picture.getexif().get(_EXIF_ORIENTATION, 1))
-            return Header(orientation, picture.mode == "P", "", start.startswith(_JPEG_START))
+            shape = (1, picture.height, picture.width)
+            return Header(orientation, picture.mode == "P", "", start.startswith(_JPEG_START), shape)
 
 
 def read_probabilities(path: str | Path) -> NDArray[np.float32]:

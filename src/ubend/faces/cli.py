@@ -3,29 +3,62 @@
 Nothing heavy is imported before a verb runs, so that `ubend --help` answers at once.
 """
 
-import contextlib
 import csv
 import io
 import json
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
-from rich.text import Text
 
 from ubend.errors import FileError, InputError, Stopped, UbendError
-from ubend.faces.terminal import escape
+from ubend.faces.options import (
+    DEMO_SCENES,
+    EXPORTS,
+    STDOUT,
+    Data,
+    Device,
+    Ignore,
+    Json,
+    LabelFolder,
+    Memory,
+    Minutes,
+    ModelPath,
+    Out,
+    Overwrite,
+    Quiet,
+    RecipeName,
+    Seed,
+    TaskKind,
+    UsageError,
+    exports,
+    recipes,
+    scenes,
+    usage_in_one_line,
+)
+from ubend.faces.terminal import (
+    Show,
+    command,
+    complain,
+    console,
+    count,
+    escape,
+    progress,
+    say_command,
+    say_next,
+    warn,
+)
 
 if TYPE_CHECKING:
     from ubend.data.large import LargeImage
+    from ubend.faces.summaries import Prediction
     from ubend.run.contract import Contract
     from ubend.run.evaluation import Evaluation
     from ubend.run.folds import FoldsState
@@ -33,44 +66,31 @@ if TYPE_CHECKING:
     from ubend.run.model import Model
     from ubend.run.scale import LargePrediction
     from ubend.run.training import Progress as TrainingProgress
-    from ubend.run.verification import Verification
+
+BEGAN = perf_counter()
+"""When the command began, but for the start of Python: what --minutes counts from."""
 
 app = typer.Typer(
     name="ubend",
     help="Train a U-Net from a handful of annotated images, and segment images of any size with it.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich" if console.is_terminal else None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no line to wrap at
-problems = Console(stderr=True, highlight=False)
-
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into; made if it is missing.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; without it the best there is.")]
-Minutes = Annotated[float | None, typer.Option("--minutes", "-m", help="How long to train; the schedule ends on time.")]
-RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="default, paper, or a TOML file.")]
-LabelFolder = Annotated[str | None, typer.Option(help="Name of the label folder, if there are several.")]
-Seed = Annotated[int, typer.Option(help="Of all randomness.", min=0, max=2**63 - 1)]
-TaskKind = Annotated[
-    str | None, typer.Option("--task", help="binary, classes or instances, if the labels are not what they look like.")
-]
-Ignore = Annotated[int | None, typer.Option(help="The label of pixels that are not labelled.")]
-
-Memory = Annotated[
-    str | None,
-    typer.Option(help="How much the program may hold, as 2GB or 500MB; without it a share of what is free."),
-]
 
 LARGE = "Large images (docs/large-images.md)"
 OTHER_RULES = "Single objects, other than training chose"
 
-EXPORTS = ("onnx", "bioimageio")
-"""Formats of other programs that a model is written in."""
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells expect it."""
 OVERHEADS = (572, 1020, 1532, 2044)
 """Tiles whose cost `describe` tells, beside the smallest."""
 FEW_IMAGES = 10
 """Up to so many it does not matter how long the network waits for files."""
+AFTER_TRAINING, MOST_RESERVED = 1.0, 0.1
+"""Seconds that a report takes beside looking at images, with the end of Python; share of the minutes kept for it."""
+REPORT_COST = 4
+"""Times a validation that looking at the same images in 8 views costs: much of a validation is not in the views."""
 
 KINDS = {
     "binary": "foreground and background (binary)",
@@ -79,24 +99,22 @@ KINDS = {
 }
 """What labels mean, for people."""
 
-DEMO_SCENES = {
-    "cells": "touching cells in phase contrast",
-    "membranes": "membranes as in electron microscopy",
-    "nuclei": "fluorescent nuclei",
-    "landscape": "sky, tree and ground in colour",
-}
-
 
 def run() -> None:
     """Run the command line; what went wrong becomes one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a character that a pipe or terminal cannot show stops nothing
     try:
-        app()
+        code = app(prog_name="ubend", standalone_mode=False)
+    except UsageError as error:
+        _fail(usage_in_one_line(error))
     except Stopped as stopped:
         _fail(str(stopped), code=128 + stopped.signal if stopped.signal else 1)
     except UbendError as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("stopped", code=130)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped", code=STOPPED)
     except MemoryError:
         _fail("out of memory: close other programs; smaller can be --tile of predict, and [tiles] of a recipe")
     except BrokenPipeError:  # the reader of our output has gone
@@ -104,15 +122,20 @@ def run() -> None:
         sys.exit(1)
     except OSError as error:
         _fail(f"{error.filename or 'file system'}: {error.strerror or error}")
+    else:
+        if code == STOPPED:
+            _fail("stopped", code=STOPPED)
+        sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str, code: int = 2) -> None:
-    problems.print(f"[bold red]ubend:[/] {escape(message)}", soft_wrap=True)
+    complain(message)
     sys.exit(code)
 
 
 @app.callback(invoke_without_command=True)
-def _version(
+def _begin(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
@@ -120,16 +143,23 @@ def _version(
 
         typer.echo(__version__)
         raise typer.Exit
+    console.quiet = False  # until an option of the verb says otherwise
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command()
 def demo(
     out: Out = Path("ubend-demo"),
     minutes: Annotated[float, typer.Option("--minutes", "-m", help="How long to train.")] = 3.0,
-    sample: Annotated[str, typer.Option(help=f"What to simulate: {', '.join(DEMO_SCENES)}.")] = "cells",
+    sample: Annotated[
+        str, typer.Option(help=f"What to simulate: {', '.join(DEMO_SCENES)}.", autocompletion=scenes)
+    ] = "cells",
     overwrite: Overwrite = False,
     device: Device = None,
     seed: Seed = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Simulate annotated images, train on them, and segment others: no data or download needed."""
     if sample not in DEMO_SCENES:
@@ -137,25 +167,31 @@ def demo(
     if not minutes > 0:
         raise InputError(f"training takes more than 0 minutes, not {minutes:g}")
     from ubend.faces.demo import clear_earlier_demo, simulate_folders, write_picture
+    from ubend.faces.summaries import Prediction
     from ubend.run.evaluation import evaluate_folders
 
     clear_earlier_demo(out, overwrite=overwrite)
     simulate_folders(sample, out, seed)
     console.print(f"Simulated {DEMO_SCENES[sample]}: 8 images to train on, 4 others to test, in {escape(str(out))}")
-    _say_command("ubend train", out / "train", "--out", out / "model", f"--minutes {minutes:g}")
-    model = _train(out / "train", out / "model", minutes=minutes, device=device, seed=seed, overwrite=overwrite)
-    _write_report(model, out / "train", out / "model", overwrite=overwrite)
-    _say_command("ubend predict", out / "model", out / "test" / "images", "--out", out / "results")
-    _predict(model, out / "test" / "images", out / "results", overwrite=overwrite)
-    _say_command("ubend evaluate", out / "results", out / "test")
+    say_command("ubend train", out / "train", "--out", out / "model", f"--minutes {minutes:g}")
+    model = _train(
+        out / "train", out / "model", began=perf_counter(), minutes=minutes, device=device, seed=seed,
+        overwrite=overwrite,
+    )  # fmt: skip
+    say_command("ubend predict", out / "model", out / "test" / "images", "--out", out / "results")
+    done = Prediction(out / "results", model.contract.task.kind)
+    _predict(model, out / "test" / "images", out / "results", done, overwrite=overwrite)
+    done.print(console)
+    say_command("ubend evaluate", out / "results", out / "test")
     evaluation = evaluate_folders(out / "results", out / "test", task=model.contract.task.kind)
     _print_scores(evaluation)
     picture = write_picture(out, model.contract.task, evaluation)
     console.print(
         f"\nLook at [bold]{escape(str(picture))}[/]: image, truth and result of images it was not trained on."
     )
-    console.print("Next, your own: put images into DATA/images and their labels into DATA/masks, then")
-    console.print("  [bold]ubend train DATA --out RUN[/]")
+    say_next(
+        "ubend train DATA --out RUN", why=", your own: put images into DATA/images and their labels into DATA/masks"
+    )
 
 
 @app.command()
@@ -180,82 +216,49 @@ def train(
         bool, typer.Option("--resume", help="Go on with the run in OUT if it was stopped; else begin it.")
     ] = False,
     overwrite: Overwrite = False,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Train a model on a folder of annotated images.
 
     A run may be stopped at any moment (Ctrl-C, a time limit, a power cut) and goes on with --resume as if it had not
     been. Several GPUs or machines: torchrun --nproc-per-node N -m ubend train … (docs/cluster.md).
     """
-    from ubend.faces.words import rules_in_words
-
-    model = _train(
-        data, out, recipe=recipe, minutes=minutes, steps=steps, labels=labels, task=task, ignore=ignore,
-        device=device, seed=seed, folds=folds, resume=resume, overwrite=overwrite,
+    _check_free(_of_files(json_file), overwrite=overwrite)
+    _train(
+        data, out, began=BEGAN, recipe=recipe, minutes=minutes, steps=steps, labels=labels, task=task, ignore=ignore,
+        device=device, seed=seed, folds=folds, resume=resume, overwrite=overwrite, json_file=json_file,
     )  # fmt: skip
-    if console.quiet:  # one of several processes, and not the first
-        return
-    if model.contract.task.kind == "instances":
-        chosen = "as chosen on the annotated images" if model.contract.quality else "by default"
-        console.print(f"Objects, {chosen}: {rules_in_words(model.contract)}")
-    if "folds" in model.contract.provenance:
-        console.print(f"Quality, {_of_folds(model.contract)}: {_with_intervals(model.contract)}")
-    elif model.contract.quality:
-        before = ""
-        if model.contract.task.kind == "instances":
-            tuned = model.contract.provenance.get("scored") == "as it predicts"
-            share = model.contract.provenance.get("scored_share", 1.0)
-            part = "" if share == 1 else f" ({share:.0%} of their pixels)"
-            before = f"{part}, which helped to choose that" if tuned else ", before that choice"
-        console.print(f"On held-out images{before}: {_in_one_line(model.contract.quality)}")
-    else:
-        why = (
-            "the recipe holds none out"
-            if model.contract.recipe.training.held_out == 0
-            else "there are fewer than three"
-        )
-        console.print(f"No image was held out ({why}), so its quality is unknown.")
-    table = ", folds.csv" if "folds" in model.contract.provenance else ""
-    console.print(f"Wrote {escape(str(out / 'model.safetensors'))}, recipe.toml, log.csv{table}.")
-    _write_report(model, data, out, labels=labels, overwrite=overwrite or resume)
-    console.print(f"Next:\n  [bold]{_command('ubend predict', out, 'IMAGES --out RESULTS')}[/]")
+    say_next("ubend predict", out, "IMAGES --out RESULTS")
 
 
 @app.command()
 def check(
-    data: Annotated[Path, typer.Argument(help="Folder with images and labels, as for `ubend train`.")],
+    data: Data,
     labels: LabelFolder = None,
     task: TaskKind = None,
     ignore: Ignore = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Also write all findings as JSON (docs/check.md); - prints it instead."),
-    ] = None,
+    json_file: Json = None,
     picture: Annotated[
         Path | None, typer.Option(help="Also draw the worst images with their labels and what is wrong, as PNG.")
     ] = None,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say what is wrong with a data set, and what to do about it; exit code 1 if there are errors."""
     from ubend.data.doctor import check as examine
     from ubend.faces.findings import print_report, save_contact_sheet, summary
 
-    to_print = json_file == Path("-")
-    named = [path for path in (json_file, picture) if path is not None and path != Path("-")]
-    _check_free(named, overwrite=overwrite, picture=picture)
-    with _progress_bar(quiet=to_print) as show:
+    _check_free([*_of_files(json_file), *_of_files(picture)], overwrite=overwrite, picture=picture)
+    with progress() as show:
         report = examine(
             data, labels=labels, task=task, ignore=ignore,  # type: ignore[arg-type]
             on_image=lambda done, of: show("Looking", done / of, f"{done} of {of}", None),
         )  # fmt: skip
-    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-    if to_print:
-        typer.echo(text)
-        raise typer.Exit(int(bool(report.errors)))
     print_report(console, report)
     meaning = f"; labels: {KINDS[report.task]}" if report.task else ""
-    console.print(f"\n{escape(str(data))}, {_count(report.images, 'image')}{meaning}: [bold]{summary(report)}[/]")
-    if json_file is not None:
-        _write_text(json_file, text, overwrite=overwrite)
+    console.print(f"\n{escape(str(data))}, {count(report.images, 'image')}{meaning}: [bold]{summary(report)}[/]")
+    _write_json(report.to_dict(), json_file, overwrite=overwrite)
     if picture is not None:
         drawn = save_contact_sheet(picture, report, overwrite=overwrite)
         console.print(f"Wrote {escape(str(picture))}: look at it" if drawn else "No picture: there is nothing to show")
@@ -264,16 +267,15 @@ def check(
         for part in (name, shlex.quote(str(value)))
     )  # fmt: skip
     if report.errors:
-        console.print("Next, mend the errors, then again:")
-        console.print(f"  [bold]{_command('ubend check', data, *([chosen] if chosen else []))}[/]")
+        say_next("ubend check", data, *([chosen] if chosen else []), why=", mend the errors, then again")
         raise typer.Exit(1)
-    console.print("Next, a model; warnings do not stop it:" if report.warnings else "Next, a model:")
-    console.print(f"  [bold]{_command('ubend train', data, *([chosen] if chosen else []), '--out RUN')}[/]")
+    why = ", a model; warnings do not stop it" if report.warnings else ", a model"
+    say_next("ubend train", data, *([chosen] if chosen else []), "--out RUN", why=why)
 
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="Folder of a run, or a model file.")],
+    model: ModelPath,
     images: Annotated[Path, typer.Argument(help="Folder of images, or one image.")],
     out: Out,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write the probabilities.")] = False,
@@ -335,18 +337,22 @@ def predict(
     ] = False,
     device: Device = None,
     overwrite: Overwrite = False,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Segment images of any size: for each STEM.tif with its labels; of single objects also tables of what they are.
 
     OME-Zarr, and TIFFs that do not fit the memory, are read, computed and written block by block.
     """
     from ubend.faces.pictures import outlined
+    from ubend.faces.summaries import Prediction
     from ubend.run.device import choose_device, free_memory
     from ubend.run.folders import Extras
     from ubend.run.memory import parse_bytes
     from ubend.run.model import load
     from ubend.run.scale import check_names, large_images, others_than
 
+    _check_free(_of_files(json_file), overwrite=overwrite)
     limit = None if memory is None else parse_bytes(memory)
     loaded = load(model, device=device)
     asked = {
@@ -369,28 +375,29 @@ def predict(
         )
     if by_others and not large:
         raise InputError(f"{images} holds no Zarr and no TIFF: only these are computed by --workers and --scheduler")
-    failed = False
+    done = Prediction(out, loaded.contract.task.kind)
     if large:
-        failed = _predict_large(
-            model, large, out, loaded.contract, workers, scheduler, probabilities=probabilities, tile=tile,
+        _predict_large(
+            model, large, out, loaded.contract, workers, scheduler, done, probabilities=probabilities, tile=tile,
             memory=limit if workers is None else (limit or free // 2) // (workers + 1),
             device=device, resume=resume, overwrite=overwrite,
         )  # fmt: skip
     if small or not large:
-        failed |= _predict(
-            loaded, images, out, without=large, probabilities=probabilities, extras=extras, tile=tile,
+        _predict(
+            loaded, images, out, done, without=large, probabilities=probabilities, extras=extras, tile=tile,
             resample=resample, memory=limit, overwrite=overwrite,
         )  # fmt: skip
+    done.print(console)
+    _write_json(done.for_programs(), json_file, overwrite=overwrite)
     if loaded.contract.task.kind == "instances":
         console.print("Labels: 0 is background, 1 to n are the objects.")
     else:
         console.print("Labels: " + ", ".join(str(value) for value in loaded.contract.task.values) + ", as in training.")
-    if all(path.is_dir() for path in large) and large and not small:  # `ubend evaluate` reads no Zarr
-        raise typer.Exit(int(failed))
-    task = loaded.contract.task
-    said = f"TRUTH --task {task.kind}" + ("" if task.ignore_label is None else f" --ignore {task.ignore_label}")
-    console.print(f"Next, with the truth at hand:\n  [bold]{_command('ubend evaluate', out, said)}[/]")
-    if failed:
+    if not all(path.is_dir() for path in large) or small or not large:  # `ubend evaluate` reads no Zarr
+        task = loaded.contract.task
+        said = f"TRUTH --task {task.kind}" + ("" if task.ignore_label is None else f" --ignore {task.ignore_label}")
+        say_next("ubend evaluate", out, said, why=", with the truth at hand")
+    if done.failed:
         raise typer.Exit(1)
 
 
@@ -404,9 +411,7 @@ def evaluate(
         typer.Argument(help="Folder of label images of the same names, or an annotated folder; or one label file."),
     ],
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write a table: one row an image.")] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write everything: scores, intervals, how they were pooled.")
-    ] = None,
+    json_file: Json = None,
     every: Annotated[bool, typer.Option("--all", help="Print all images, not only the worst of many.")] = False,
     em2012: Annotated[
         bool, typer.Option("--em2012", help="Also pixel, Rand and warping error of the EM challenge of 2012; slow.")
@@ -414,11 +419,12 @@ def evaluate(
     task: TaskKind = None,
     ignore: Ignore = None,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score results against the truth, image by image and over all."""
     from ubend.run.evaluation import evaluate_folders
 
-    _check_free([path for path in (csv_file, json_file) if path is not None], overwrite=overwrite)
+    _check_free([*_of_files(csv_file), *_of_files(json_file)], overwrite=overwrite)
     evaluation = evaluate_folders(results, truth, task=task, ignore=ignore, em2012=em2012)  # type: ignore[arg-type]
     console.print(escape(f"Results: {results}, truth: {truth}"), soft_wrap=True)
     _print_scores(evaluation, every=every)
@@ -426,17 +432,12 @@ def evaluate(
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(evaluation.to_table())
         _write_text(csv_file, text.getvalue(), overwrite=overwrite)
-    if json_file is not None:
-        _write_text(
-            json_file,
-            json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False),
-            overwrite=overwrite,
-        )
+    _write_json(evaluation.to_dict(), json_file, overwrite=overwrite)
 
 
 @app.command()
 def preview(
-    data: Annotated[Path, typer.Argument(help="Folder with images and labels, as for `ubend train`.")],
+    data: Data,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for a picture of each image; or a .png, for the first image.")
     ],
@@ -446,6 +447,7 @@ def preview(
     ignore: Ignore = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Draw what training makes of your images: gaps, weights, bent samples, tiles; a picture of each."""
     from ubend.faces.preview import files_of, prepare_preview, save_preview
@@ -453,13 +455,13 @@ def preview(
     ready = prepare_preview(data, recipe=recipe, labels=labels, task=task, ignore=ignore)  # type: ignore[arg-type]
     files = files_of(out, ready, overwrite=overwrite)
     files[0].parent.mkdir(parents=True, exist_ok=True)
-    with _progress_bar() as show:
+    with progress() as show:
         for number, path in enumerate(files):
-            show("Drawing", number / len(files), escape(path.name), None)
+            show("Drawing", number / len(files), path.name, None)
             save_preview(path, ready, number, seed=seed, overwrite=overwrite)
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-    console.print(f"Wrote {escape(str(files[0]))}{more}: look at it. Next:")
-    console.print(f"  [bold]{_command('ubend train', data, '--out RUN')}[/]")
+    console.print(f"Wrote {escape(str(files[0]))}{more}: look at it.")
+    say_next("ubend train", data, "--out RUN")
 
 
 @app.command()
@@ -472,6 +474,7 @@ def report(
     labels: LabelFolder = None,
     device: Device = None,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write the report of a run anew, with all held-out images: RUN/report.html."""
     from ubend.faces.report import write_report
@@ -482,7 +485,7 @@ def report(
 
 @app.command(name="learning-curve")
 def learning_curve(
-    data: Annotated[Path, typer.Argument(help="Folder with images and labels, as for `ubend train`.")],
+    data: Data,
     out: Out,
     recipe: RecipeName = "default",
     minutes: Annotated[
@@ -496,6 +499,8 @@ def learning_curve(
     device: Device = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Say how good a model is with the images at hand, and what more of them would bring."""
     from ubend.data.annotated import find_pairs, read_pairs
@@ -503,14 +508,15 @@ def learning_curve(
     from ubend.run.learning_curve import learning_curve as draw_curve
     from ubend.run.runs import check_free
 
+    _check_free(_of_files(json_file), overwrite=overwrite)
     names = ("curve.csv", "curve.json", "curve.png")
     check_free(out, names, overwrite=overwrite)
     files = [out / name for name in names]
-    with _progress_bar() as show:
+    with progress() as show:
 
-        def on_step(progress: "TrainingProgress") -> None:
-            what = f"Training {progress.fold} of {progress.folds}"
-            show(what, progress.share, _step_in_words(progress), progress.seconds_left)
+        def on_step(at: "TrainingProgress") -> None:
+            what = f"Training {at.fold} of {at.folds}"
+            show(what, at.share, _step_in_words(at), at.seconds_left)
 
         curve = draw_curve(
             read_pairs(find_pairs(data, labels=labels)), recipe=recipe, minutes=minutes, steps=steps, repeats=repeats,
@@ -522,50 +528,56 @@ def learning_curve(
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(curve.to_table())
     _write_text(files[0], text.getvalue(), overwrite=overwrite)
-    _write_text(
-        files[1], json.dumps(curve.to_dict(), indent=2, ensure_ascii=False, allow_nan=False), overwrite=overwrite
-    )
+    _write_json(curve.to_dict(), files[1], overwrite=overwrite)
+    _write_json(curve.to_dict(), json_file, overwrite=overwrite)
     save_curve(files[2], curve, overwrite=overwrite)
-    console.print(f"Wrote {escape(str(files[2]))}: look at it. Next, a model of all images:")
-    console.print(f"  [bold]{_command('ubend train', data, '--out RUN --folds 5')}[/]")
+    console.print(f"Wrote {escape(str(files[2]))}: look at it.")
+    say_next("ubend train", data, "--out RUN --folds 5", why=", a model of all images")
 
 
 @app.command(name="verify-tiling")
 def verify_tiling(
-    model: Annotated[Path, typer.Argument(help="Folder of a run, or a model file.")],
+    model: ModelPath,
     image: Annotated[Path, typer.Argument(help="An image or a Zarr that fits the memory; of a stack the first page.")],
     tile: Annotated[
         list[int] | None, typer.Option(help="A tile size to compare; may be repeated. Without it several.")
     ] = None,
     memory: Memory = None,
     device: Device = None,
+    json_file: Json = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show that tiles do not show: an image in one piece against the same in tiles; exit code 1 if they differ."""
+    from ubend.faces.summaries import print_verification, verification_for_programs
     from ubend.run.memory import parse_bytes
     from ubend.run.model import load
     from ubend.run.verification import verify_tiling as verify
 
+    _check_free(_of_files(json_file), overwrite=overwrite)
     limit = None if memory is None else parse_bytes(memory)
-    with _progress_bar() as show:
+    with progress() as show:
         found = verify(
             load(model, device=device), _first_plane(image), tiles=tile, memory=limit,
             on_tile=lambda done, of: show("Predicting", done / of, f"{done} of {of}", None),
         )  # fmt: skip
-    _print_verification(found)
+    print_verification(console, found)
+    _write_json(verification_for_programs(found), json_file, overwrite=overwrite)
     if not found.passed:
         raise typer.Exit(1)
 
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="Folder of a run, or a model file.")],
-    to: Annotated[str, typer.Option("--to", help=f"What for: {', '.join(EXPORTS)}.")],
+    model: ModelPath,
+    to: Annotated[str, typer.Option("--to", help=f"What for: {', '.join(EXPORTS)}.", autocompletion=exports)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: NAME.onnx, or NAME.zip for bioimageio.")],
     image: Annotated[
         Path | None,
         typer.Option(help="An image like those trained on: the test and the picture of a bioimageio package."),
     ] = None,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a model for programs that do not have ubend (docs/export.md)."""
     if to not in EXPORTS:
@@ -589,25 +601,28 @@ def export(
     if image is None:
         console.print("Its picture shows noise: say --image FILE, an image like those trained on.")
     console.print("Before you publish it, put authors and licence into its rdf.yaml. Test it:")
-    _say_command("bioimageio test", out)
+    say_command("bioimageio test", out)
 
 
 @app.command()
 def describe(
-    what: Annotated[str, typer.Argument(help="A recipe (default, paper, a TOML file), a run folder or a model file.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe (default, paper, a TOML file), a run folder or a model file.", autocompletion=recipes
+        ),
+    ],
     size: Annotated[
         int | None, typer.Option(help="Rows and columns of the input; without it the recipe's tile.")
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write all that a model says of itself, for programs.")
-    ] = None,
+    json_file: Json = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Print what a model is for, expects and was trained on; of it or a recipe the layers, their sizes and cost."""
     from ubend.run.model import load
     from ubend.run.recipe import RECIPES, load_recipe
 
-    _check_free([] if json_file is None else [json_file], overwrite=overwrite)
+    _check_free(_of_files(json_file), overwrite=overwrite)
     looks_like_a_path = what.endswith(".safetensors") or Path(what).name != what
     if what in RECIPES or what.endswith(".toml") or not (looks_like_a_path or Path(what).exists()):
         if json_file is not None:
@@ -623,32 +638,52 @@ def describe(
     print_card(console, contract, name=what)
     console.print("\n[bold]Its layers[/]")
     _print_network(contract.network, contract.recipe.tiles.size if size is None else size)
-    if json_file is not None:
-        text = json.dumps(card_for_programs(contract), indent=2, ensure_ascii=False, allow_nan=False)
-        _write_text(json_file, text, overwrite=overwrite)
+    _write_json(card_for_programs(contract), json_file, overwrite=overwrite)
 
 
-def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | None = None, **choices: Any) -> "Model":
+def _train(
+    data: Path,
+    out: Path,
+    *,
+    began: float,
+    minutes: float | None = None,
+    steps: int | None = None,
+    json_file: Path | None = None,
+    **choices: Any,
+) -> "Model":
+    """Train, write the report, and say what came of it; all of it within the minutes from when it began."""
+    from ubend.faces.report import seconds_for_report
+    from ubend.faces.summaries import Training, print_training
+    from ubend.run.clock import Clock
     from ubend.run.model import FILE_NAME
     from ubend.run.processes import are_several
     from ubend.run.recipe import load_recipe
     from ubend.run.runs import FOLDS, LOG, RECIPE, REPORT, check_free, train_folder
 
-    if are_several():
-        console.quiet = os.environ["RANK"] != "0"
+    is_first = not are_several() or os.environ["RANK"] == "0"
+    console.quiet = console.quiet or not is_first
     if not choices.get("resume"):
         check_free(out, (FILE_NAME, RECIPE, LOG, FOLDS, REPORT), overwrite=choices["overwrite"])
-    load_recipe(choices.get("recipe", "default"))  # a wrong one is told before a look at the images
+    usual = load_recipe(choices.get("recipe", "default"))  # a wrong one is told before a look at the images
+    asked = 0.0 if steps else minutes or usual.training.minutes
+    looking = seconds_for_report(asked)
+    reserved = min(looking + AFTER_TRAINING, MOST_RESERVED * 60 * asked) if asked > 0 else 0.0
+    clock = Clock(start=began, reserved=reserved)
     _check_first(data, choices.get("labels"), choices.get("task"), choices.get("ignore"))
-    with _progress_bar() as show:
+    with progress() as show:
 
-        def on_step(progress: "TrainingProgress") -> None:
-            what = f"Fold {progress.fold} of {progress.folds}" if progress.fold else "Training"
-            show(what, progress.share, _step_in_words(progress), progress.seconds_left)
-            waiting.append(progress.waiting)
+        def on_step(at: "TrainingProgress") -> None:
+            what = f"Fold {at.fold} of {at.folds}" if at.fold else "Training"
+            after = reserved or AFTER_TRAINING + min(looking, REPORT_COST * clock.validation or looking)
+            left = at.seconds_left + after
+            passed = clock.seconds()
+            shown[0] = max(shown[0], passed / (passed + left))  # of the time, not of the steps: more follows them
+            show(what, shown[0], _step_in_words(at), left)
+            waiting[0] = at.waiting
 
         def on_validation(step: int, evaluation: "Evaluation") -> None:
-            console.print(f"  after step {step}, on held-out images: {_in_one_line(evaluation.overall)}")
+            told = {name: evaluation.overall[name] for name in (next(iter(evaluation.overall)), evaluation.headline)}
+            console.print(f"  after step {step}, on held-out images: {_in_one_line(told)}")
 
         def on_resume(resumed: "Resumed") -> None:
             where = f" of fold {resumed.fold}" if resumed.fold else ""
@@ -671,21 +706,24 @@ def _train(data: Path, out: Path, *, minutes: float | None = None, steps: int | 
             else:
                 dealt.append(state)
 
-        waiting: list[float] = [0.0]
+        shown, waiting = [0.0], [0.0]
         planned: list[bool] = []
         dealt: list[FoldsState] = []
         model = train_folder(
-            data, out, minutes=minutes, steps=steps, on_step=on_step, on_validation=on_validation, on_plan=on_plan,
-            on_folds=on_folds, on_resume=on_resume, **choices,
+            data, out, minutes=minutes, steps=steps, clock=clock, on_step=on_step, on_validation=on_validation,
+            on_plan=on_plan, on_folds=on_folds, on_resume=on_resume, **choices,
         )  # fmt: skip
+    if not is_first:
+        return model
     if not planned:
         console.print(f"The run in {escape(str(out))} is done already.")
-    made = model.contract.provenance
-    what = "Trained the model itself:" if "folds" in made else "Trained"
-    console.print(
-        f"{what} {made['steps']} steps in {made['minutes']:.1f} minutes; "
-        f"waited for tiles {waiting[-1]:.1%} of the time."
-    )
+    _write_report(
+        model, data, out, labels=choices.get("labels"), seconds=looking,
+        overwrite=choices["overwrite"] or bool(choices.get("resume")),
+    )  # fmt: skip
+    made = Training(out, model.contract, perf_counter() - began, waiting[0] if planned else None)
+    print_training(console, made)
+    _write_json(made.for_programs(), json_file, overwrite=choices["overwrite"])
     return model
 
 
@@ -713,21 +751,20 @@ def _check_first(data: Path, labels: str | None, task: str | None, ignore: int |
     )
 
 
-def _write_report(model: "Model", data: Path, out: Path, *, labels: str | None = None, overwrite: bool) -> None:
+def _write_report(
+    model: "Model", data: Path, out: Path, *, labels: str | None, seconds: float, overwrite: bool
+) -> None:
     """Write the report of a run; a run that ended well is no failure where there can be none."""
-    from ubend.faces.report import seconds_for_report, write_report
+    from ubend.faces.report import write_report
 
-    seconds = seconds_for_report(model.contract.recipe.training.minutes)
     try:
-        path = write_report(out, data, labels=labels, model=model, seconds=seconds, overwrite=overwrite)
+        write_report(out, data, labels=labels, model=model, seconds=seconds, overwrite=overwrite)
     except (UbendError, MemoryError) as error:
-        problems.print(f"[bold yellow]ubend:[/] no report: {escape(' '.join(str(error).split()))}", soft_wrap=True)
-        return
-    console.print(f"Look at [bold]{escape(str(path))}[/] in a browser: how good, on which images, where unsure.")
+        warn(f"no report: {error}")
 
 
-def _step_in_words(progress: "TrainingProgress") -> str:
-    return f"step {progress.step}  energy {progress.energy:.3f}  {progress.speed:.1f} steps/s"
+def _step_in_words(at: "TrainingProgress") -> str:
+    return f"step {at.step}  energy {at.energy:.3f}  {at.speed:.1f} steps/s"
 
 
 def _print_plan(contract: "Contract", trained_on: int, held_out: int) -> None:
@@ -735,7 +772,7 @@ def _print_plan(contract: "Contract", trained_on: int, held_out: int) -> None:
     kind = KINDS[contract.task.kind]
     kind = f"{network.classes} {kind}" if contract.task.kind == "classes" else kind
     console.print(
-        f"{_count(trained_on, 'image')} to train on, {held_out} held out; {_count(network.in_channels, 'channel')}; "
+        f"{count(trained_on, 'image')} to train on, {held_out} held out; {count(network.in_channels, 'channel')}; "
         f"labels: {kind}, as seen from their values (--task says otherwise)"
     )
     plan, *reasons = contract.provenance["plan"]
@@ -757,72 +794,51 @@ def _print_folds(state: "FoldsState", contract: "Contract") -> None:
         console.print(escape(note))
 
 
-def _of_folds(contract: "Contract") -> str:
-    folds = contract.provenance["folds"]
-    chosen = ", rules for objects from the other folds" if contract.task.kind == "instances" else ""
-    images = _count(len(folds["of"]), "image")
-    return f"of {folds['number']} folds ({images}, each scored by a network that has not seen it{chosen})"
-
-
-def _with_intervals(contract: "Contract") -> str:
-    """The scores with their 95 % intervals; of many classes only the means."""
-    ends = contract.provenance["folds"]["intervals"]
-    shown = list(contract.quality.items())
-    shown = shown if len(shown) <= 8 else shown[:2]
-    return ", ".join(
-        f"{name} {_score(value)}" + (f" (95 % {_score(ends[name][0])}–{_score(ends[name][1])})" if name in ends else "")
-        for name, value in shown
-    )
-
-
-def _predict(model: "Model", images: Path, out: Path, **choices: Any) -> bool:
-    """Segment a folder, and say what came of it; returns whether an image failed."""
+def _predict(model: "Model", images: Path, out: Path, done: "Prediction", **choices: Any) -> None:
+    """Segment a folder, say what came of it, and note it."""
     from ubend.faces.unlike import warn_of_diameters, warn_of_unlike
-    from ubend.run.folders import OBJECTS, predict_folder
+    from ubend.run.folders import predict_folder
 
-    with _progress_bar() as show:
-        under_way: tuple[int, int, str] = (0, 1, "")
+    with progress() as show:
+        begun, files, told = 0, 0, 0
+        under_way = ""
 
         def on_image(number: int, of: int, name: str) -> None:
-            nonlocal under_way
-            under_way = (number, of, escape(name))
-            show("Segmenting", (number - 1) / of, escape(name), None)
-
-        def on_tile(done: int, of: int) -> None:
-            number, files, name = under_way
-            show("Segmenting", (number - 1 + done / of) / files, name, None)
+            nonlocal begun, files, under_way
+            begun, files, under_way = number, of, f"{name}  {number} of {of}"
 
         def on_smaller_tile(old: int, new: int) -> None:
-            told.append(new)
-            if len(told) == 1:
+            nonlocal told
+            told += 1
+            if told == 1:
                 _say_smaller_tile(old, new)
 
-        told: list[int] = []
-        result = predict_folder(
-            model, images, out, on_image=on_image, on_tile=on_tile, on_smaller_tile=on_smaller_tile, **choices
-        )
+        try:
+            result = predict_folder(
+                model, images, out, on_image=on_image, on_smaller_tile=on_smaller_tile,
+                on_share=lambda share: show("Segmenting", share, under_way, None), **choices,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            finished = (
+                f"{max(begun - 1, 0)} of {count(files, 'file')} are done, in {out}" if files else "nothing is done"
+            )
+            raise Stopped(f"stopped; {finished}: --overwrite begins again", signal=signal.SIGINT) from None
     if len(result.failed) == 1 and not result.written:
         path, reason = next(iter(result.failed.items()))
         raise FileError(reason if str(path) in reason else f"{path}: {reason}")
     for path, reason in result.failed.items():
-        problems.print(f"[bold red]ubend:[/] {escape(f'skipped {path.name}: {reason}')}", soft_wrap=True)
+        complain(f"skipped {path.name}: {reason}")
     if not result.written:
         raise FileError(f"none of the images in {images} could be segmented")
     if result.other_sizes:
         _warn_of_sizes(result.other_sizes, model.contract.pixel_size)
     if result.unlike:
-        warn_of_unlike(problems, result.unlike, model.contract)
+        warn_of_unlike(result.unlike, model.contract)
     if result.other_diameters:
-        warn_of_diameters(problems, result.other_diameters, model.contract)
-    objects = f", {sum(result.objects.values())} objects" if result.objects else ""
-    console.print(f"Wrote {_count(len(result.written), 'label image')} into {escape(str(out))}{objects}.")
-    if result.table is not None:
-        is_of_one_image = result.table.name in {f"{name}{OBJECTS}" for name in result.objects}
-        others = "" if is_of_one_image else f", and for each image STEM{OBJECTS}"
-        console.print(f"Measured the objects: {escape(str(result.table))}{others}.")
+        warn_of_diameters(result.other_diameters, model.contract)
+    done.add_folder(result)
     if len(result.written) > FEW_IMAGES:
         console.print(f"The network waited for files {result.waiting:.1%} of the time.")
-    return bool(result.failed)
 
 
 def _predict_large(
@@ -832,52 +848,48 @@ def _predict_large(
     contract: "Contract",
     workers: int | None,
     scheduler: str | None,
+    done: "Prediction",
     **choices: Any,
-) -> bool:
-    """Segment images block by block, and say what came of it; returns whether an image failed."""
+) -> None:
+    """Segment images block by block, say what came of each, and note it."""
     from ubend.faces.unlike import warn_of_diameters, warn_of_unlike
     from ubend.run.scale import Progress, is_finished, predict_large
     from ubend.run.workers import engine_of
 
-    failed = False
     with engine_of(workers, scheduler) as engine:
         for image in images:
             if choices["resume"] and is_finished(contract, image, out):
                 console.print(f"{escape(image.name)} is finished: nothing to go on with.")
                 continue
-            under_way = Progress("blocks", 0, 1)
+            under_way, began = Progress("blocks", 0, 1), perf_counter()
             try:
-                with _progress_bar() as show:
+                with progress() as show:
 
-                    def on_progress(progress: Progress, show: Any = show, name: str = escape(image.name)) -> None:
+                    def on_progress(at: Progress, show: Show = show, name: str = image.name) -> None:
                         nonlocal under_way
-                        under_way = progress
-                        show(progress.what.capitalize(), progress.done / progress.of, name, None)
+                        under_way = at
+                        show(at.what.capitalize(), at.done / at.of, name, None)
 
                     result = predict_large(
                         model, image, out, engine=engine, objects=contract.objects, on_progress=on_progress,
                         on_open=lambda opened: _say_opened(opened, contract), on_smaller_tile=_say_smaller_tile,
-                        on_unlike=lambda planes: warn_of_unlike(problems, planes, contract),
-                        **choices,
+                        on_unlike=lambda planes: warn_of_unlike(planes, contract), **choices,
                     )  # fmt: skip
             except KeyboardInterrupt:
-                done = (
-                    "all blocks are" if under_way.what != "blocks" else f"{under_way.done} of {under_way.of} blocks are"
-                )
-                problems.print(
-                    f"[bold red]ubend:[/] stopped; {done} kept: the same command with --resume goes on", soft_wrap=True
-                )
-                raise typer.Exit(130) from None
+                blocks = f"{under_way.done} of {under_way.of}" if under_way.what == "blocks" else "all"
+                raise Stopped(
+                    f"stopped; {blocks} blocks are kept: the same command with --resume goes on", signal=signal.SIGINT
+                ) from None
             except UbendError as error:
                 if len(images) == 1:
                     raise
-                failed = True
-                problems.print(f"[bold red]ubend:[/] {escape(f'skipped {image.name}: {error}')}", soft_wrap=True)
+                done.failed[image.name] = str(error)
+                complain(f"skipped {image.name}: {error}")
                 continue
             _say_large(result)
+            done.add_large(result, perf_counter() - began)
             if result.other_diameters:
-                warn_of_diameters(problems, result.other_diameters, contract)
-    return failed
+                warn_of_diameters(result.other_diameters, contract)
 
 
 def _say_opened(image: "LargeImage", contract: "Contract") -> None:
@@ -893,10 +905,9 @@ def _say_opened(image: "LargeImage", contract: "Contract") -> None:
             f"  Chunks that are not there: {missing}. They count as empty; so they may be, or a copy broke off."
         )
     if differs_in_size(contract, image.pixel_size):
-        problems.print(
-            f"[bold yellow]ubend:[/] a pixel of {escape(image.path.name)} measures {image.pixel_size:g} µm, those of "
-            f"the training images {contract.pixel_size:g} µm: objects look larger or smaller than the model knows them",
-            soft_wrap=True,
+        warn(
+            f"a pixel of {image.path.name} measures {image.pixel_size:g} µm, those of the training images "
+            f"{contract.pixel_size:g} µm: objects look larger or smaller than the model knows them"
         )
 
 
@@ -905,29 +916,24 @@ def _say_smaller_tile(old: int, new: int) -> None:
 
 
 def _say_large(result: "LargePrediction") -> None:
-    console.print(f"{_count(result.blocks, 'block')} of {result.tile[0]}×{result.tile[1]} px with their context.")
+    console.print(f"{count(result.blocks, 'block')} of {result.tile[0]}×{result.tile[1]} px with their context.")
     if result.kept or result.damaged:
         console.print(
-            f"  {_count(result.kept, 'block')} were done before, and had their checksums; {result.damaged} had not: "
+            f"  {count(result.kept, 'block')} were done before, and had their checksums; {result.damaged} had not: "
             f"computed again."
         )
-    objects = "" if result.objects is None else f", {_count(result.objects, 'object')}"
-    console.print(f"Wrote {escape(str(result.labels))}{objects}.", soft_wrap=True)
-    if result.tables:
-        console.print(f"Measured the objects: {', '.join(escape(str(table)) for table in result.tables[:3])}.")
     if result.image.zarr_format:
         labels = result.labels / "labels" / "ubend"
-        console.print(f"Look at it:\n  [bold]{_command('napari --plugin napari-ome-zarr', labels)}[/]", soft_wrap=True)
+        console.print(f"Look at it:\n  [bold]{command('napari --plugin napari-ome-zarr', labels)}[/]", soft_wrap=True)
 
 
 def _warn_of_sizes(sizes: dict[str, float], trained_on: float | None) -> None:
     """Say that objects look larger or smaller to the model than those it was trained on."""
     low, high = (f"{size:g}" for size in (min(sizes.values()), max(sizes.values())))
     of = low if low == high else f"{low} to {high}"
-    problems.print(
-        f"[bold yellow]ubend:[/] {_count(len(sizes), 'image')} with pixels of {of} µm, and the model was trained on "
-        f"pixels of {trained_on:g} µm: --resample segments at that size",
-        soft_wrap=True,
+    warn(
+        f"{count(len(sizes), 'image')} with pixels of {of} µm, and the model was trained on pixels of {trained_on:g} "
+        f"µm: --resample segments at that size"
     )
 
 
@@ -962,26 +968,9 @@ def _first_plane(image: Path) -> Any:
     return read_images(image)[0].pixels
 
 
-def _print_verification(found: "Verification") -> None:
-    from ubend.run.verification import TOLERANCE
-
-    rows, columns = found.shape
-    tiles = found.reference.tiles
-    piece = "one piece" if tiles == 1 else f"the largest tiles that fit, {tiles} of them"
-    height, width = found.reference.shape
-    console.print(f"Image of {rows}×{columns} px, compared with {piece} ({height}×{width} px), in float32:")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("tile", "tiles", "largest difference", "labels changed", ""):
-        table.add_column(name, justify="right")
-    for check in found.checks:
-        said = "PASS" if check.passed else "[bold red]FAIL[/]"
-        size = f"{check.shape[0]}×{check.shape[1]}"
-        table.add_row(size, str(check.tiles), f"{check.difference:.1e}", str(check.changed), said)
-    console.print(table)
-    if found.passed:
-        console.print(f"[bold]PASS[/]: no label changes, and no probability by more than {TOLERANCE:g}.")
-    else:
-        console.print(f"[bold red]FAIL[/]: a label changes, or a probability by more than {TOLERANCE:g}.")
+def _of_files(path: Path | None) -> list[Path]:
+    """The path, if it is one of a file and not the standard output."""
+    return [] if path in (None, STDOUT) else [path]
 
 
 def _check_free(paths: list[Path], *, overwrite: bool, picture: Path | None = None) -> None:
@@ -1006,6 +995,17 @@ def _write_text(path: Path, text: str, *, overwrite: bool) -> None:
 
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"), overwrite=overwrite)
     console.print(f"Wrote {escape(str(path))}")
+
+
+def _write_json(values: dict[str, Any], file: Path | None, *, overwrite: bool) -> None:
+    """Write what programs read: into a file, on the standard output, or not at all. In ASCII, which no pipe spoils."""
+    if file is None:
+        return
+    text = json.dumps(values, indent=2, allow_nan=False)
+    if file == STDOUT:
+        typer.echo(text)
+    else:
+        _write_text(file, f"{text}\n", overwrite=overwrite)
 
 
 def _print_network(network: Any, size: int) -> None:
@@ -1054,49 +1054,3 @@ def _in_one_line(scores: dict[str, float], most: int = 8) -> str:
 
 def _score(value: float | None) -> str:
     return "–" if value is None or value != value else f"{value:.4f}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _say_command(*parts: str | Path) -> None:
-    console.print(f"\n[bold cyan]$ {_command(*parts)}[/]", soft_wrap=True)
-
-
-def _command(*parts: str | Path) -> str:
-    """Join a command, so that a path with spaces can be copied into a shell."""
-    return escape(" ".join(shlex.quote(str(part)) if isinstance(part, Path) else part for part in parts))
-
-
-class _TimeLeft(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        left = task.fields.get("left")
-        return Text("" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left", style="cyan")
-
-
-@contextlib.contextmanager
-def _progress_bar(*, quiet: bool = False) -> Iterator[Any]:
-    """Give a function (what, share, text, seconds left): a bar on a terminal, else a line every tenth; or nothing."""
-    if quiet:
-        yield lambda *_: None
-        return
-    if not console.is_terminal:
-        told = {"share": -1.0}
-
-        def tell(what: str, share: float, text: str, left: float | None) -> None:
-            if share >= told["share"] + 0.1 or (share >= 1 > told["share"]):
-                told["share"] = share
-                rest = "" if left is None else f"  {int(left) // 60}:{int(left) % 60:02d} left"
-                console.print(f"  {what} {share:4.0%}  {text}{rest}")
-
-        yield tell
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), _TimeLeft())
-    with Progress(*columns, TextColumn("[dim]{task.fields[text]}"), console=console, transient=True) as bar:
-        job = bar.add_task("", total=1.0, text="", left=None)
-
-        def draw(what: str, share: float, text: str, left: float | None) -> None:
-            bar.update(job, description=what, completed=share, text=text, left=left)
-
-        yield draw

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Sized
 
-from rich.console import Console
-
-from ubend.faces.terminal import escape
+from ubend.faces.terminal import warn
 from ubend.run.contract import Contract, Unlike
 from ubend.run.drift import LIMIT, Difference, Drift, Reference
 
@@ -23,12 +21,11 @@ _IN_WORDS: dict[str, tuple[str, str, str, Callable[[float], str], str]] = {
 """Too low, too high, what is measured, how its number is written, and its unit."""
 
 
-def warn_of_unlike(problems: Console, images: dict[str, Unlike], contract: Contract) -> None:
+def warn_of_unlike(images: dict[str, Unlike], contract: Contract) -> None:
     """Say how many images look, or are stored or named, unlike those trained on; of each kind one line.
 
     Parameters
     ----------
-    problems : Console
     images : dict of str to Unlike
         By the names of the images; at least one.
     contract : Contract
@@ -37,33 +34,30 @@ def warn_of_unlike(problems: Console, images: dict[str, Unlike], contract: Contr
     assert contract.reference is not None  # else nothing is known to be unlike
     drifts = {name: one.drift for name, one in images.items() if one.drift is not None}
     if drifts:
-        _warn(problems, _of_drift(drifts, contract.reference))
+        warn(_of_drift(drifts, contract.reference))
     dtypes = {name: one.dtype for name, one in images.items() if one.dtype is not None}
     if dtypes:
         first, known = next(iter(dtypes)), " and ".join(contract.reference.dtypes)
-        _warn(
-            problems,
+        warn(
             f"{_images(dtypes)} of {' and '.join(sorted(set(dtypes.values())))} values, and the model was trained on "
             f"{known}: a conversion may have cut values off; give images as they were recorded (the first is {first})",
         )
     names = {name: one.channel_names for name, one in images.items() if one.channel_names is not None}
     if names:
         first = next(iter(names))
-        _warn(
-            problems,
+        warn(
             f"{_images(names)} whose channels are named otherwise: {', '.join(names[first])} in {first}, and the model "
             f"was trained on {', '.join(contract.channel_names)}: bring them into that order",
         )
 
 
-def warn_of_diameters(problems: Console, diameters: dict[str, float], contract: Contract) -> None:
+def warn_of_diameters(diameters: dict[str, float], contract: Contract) -> None:
     """Say that objects are larger or smaller than all those trained on."""
     assert contract.reference is not None
     assert contract.reference.diameters is not None
     known, low, high = contract.reference.diameters, min(diameters.values()), max(diameters.values())
     found = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-    _warn(
-        problems,
+    warn(
         f"{_images(diameters)} with objects of {found} px (median diameter of an image), and those trained on have "
         f"{range_in_words(known.least, known.most)} px: of another magnification? Segment at the size trained on: "
         f"--resample, where files say their pixel size, or resize them (the first is {next(iter(diameters))})",
@@ -105,7 +99,3 @@ def _difference(one: Difference, drift: Drift, reference: Reference) -> str:
 
 def _images(images: Sized) -> str:
     return f"{len(images)} image" + ("" if len(images) == 1 else "s")
-
-
-def _warn(problems: Console, said: str) -> None:
-    problems.print(f"[bold yellow]ubend:[/] {escape(said)}", soft_wrap=True)

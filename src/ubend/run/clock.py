@@ -25,6 +25,8 @@ class Clock:
         Gives the seconds of a clock.
     start : float, optional
         Seconds at which it is taken to have started, if not when it is made.
+    reserved : float
+        Seconds of the minutes that are left for what the caller does after training.
 
     Attributes
     ----------
@@ -40,8 +42,10 @@ class Clock:
     [0.21, 0.43]
     """
 
-    def __init__(self, now: Callable[[], float] | None = None, start: float | None = None) -> None:
-        self.now = now or perf_counter
+    def __init__(
+        self, now: Callable[[], float] | None = None, start: float | None = None, *, reserved: float = 0.0
+    ) -> None:
+        self.now, self.reserved = now or perf_counter, reserved
         self.start = self.loop_start = self.now() if start is None else start
         self.budget, self.steps = 0.0, 1
         self.validation = self.after = self.validating = 0.0
@@ -53,7 +57,7 @@ class Clock:
         self, length: TrainingConfig, *, validations: int, validation: float = 0.0, after: float = CLOSING
     ) -> None:
         """Start the steps; `validations` are to come, of `validation` seconds each as far as one can tell."""
-        self.budget, self.steps = 60 * length.minutes, length.steps
+        self.budget, self.steps = 60 * length.minutes - min(self.reserved, 30 * length.minutes), length.steps
         self.to_come, self.validation, self.after = validations, validation, after
         self.validating, self._share = 0.0, 0.0
         self.loop_start = self.now()
@@ -94,9 +98,9 @@ class Clock:
         return self._share
 
     def left(self, step: int) -> float:
-        """Seconds until the end of the run."""
+        """Seconds until the end of the run, with the validations and the choice of rules that are to come."""
         if self.budget == 0:
-            return (self.now() - self.loop_start) / step * (self.steps - step)
+            return self.working() / step * (self.steps - step) + self.to_come * self.validation + self.after
         return max(0.0, self.budget - self.seconds())
 
     def until_closing(self) -> float:

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from ubend.data.formats import (
     file_stem,
     image_files,
     is_disk_full,
+    read_header,
     read_images,
     write_labels,
     write_picture,
@@ -25,6 +28,7 @@ from ubend.data.origin import is_for_labels, was_written_here
 from ubend.data.rois import check_roifile, check_rois_fit, write_geojson, write_rois
 from ubend.data.tables import join_tables, write_table
 from ubend.errors import FileError, InputError, OutOfMemory
+from ubend.method.geometry import halo
 from ubend.method.measurements import measure_objects
 from ubend.method.outlines import trace_outlines
 from ubend.method.resampling import resized
@@ -36,7 +40,6 @@ from ubend.run.normalisation import channels_first
 from ubend.run.pipeline import Behind, Limit, Turn, Waiting, reading_ahead
 from ubend.run.prediction import (
     OnSmallerTile,
-    OnTile,
     check_resampling,
     check_tile,
     differs_in_size,
@@ -54,6 +57,8 @@ ALL_OBJECTS = "objects.csv"
 
 AHEAD = BEHIND = Limit(items=8, size=2**26)
 """How many images, of how many bytes, are read ahead, and how many probability maps wait to become files."""
+MOST_OPENED = 500
+"""Files whose sizes are looked up, to tell the time that is left."""
 WRITERS = 2
 """Threads that make files of probabilities. They hold Python's lock about half of the time: more would gain nothing."""
 
@@ -104,6 +109,8 @@ class FolderResult:
     other_diameters : dict of str to float
         Median diameter, in pixels of the size segmented at, of the objects of images where they are more than twice as
         large or small as all those trained on.
+    seconds : dict of str to float
+        That the network took, by image.
     """
 
     written: tuple[Path, ...]
@@ -114,6 +121,7 @@ class FolderResult:
     other_sizes: dict[str, float]
     unlike: dict[str, Unlike]
     other_diameters: dict[str, float]
+    seconds: dict[str, float]
 
 
 def predict_folder(  # noqa: PLR0913
@@ -129,7 +137,7 @@ def predict_folder(  # noqa: PLR0913
     memory: int | None = None,
     overwrite: bool = False,
     on_image: Callable[[int, int, str], None] | None = None,
-    on_tile: OnTile | None = None,
+    on_share: Callable[[float], None] | None = None,
     on_smaller_tile: OnSmallerTile | None = None,
 ) -> FolderResult:
     """Segment all images of a folder, or one file.
@@ -161,8 +169,8 @@ def predict_folder(  # noqa: PLR0913
         the images or in the folder of their labels.
     on_image : callable, optional
         Called with (number, of how many files, name) before each file.
-    on_tile : callable, optional
-        Called with (tiles done, tiles in all) of the image under way.
+    on_share : callable, optional
+        Called after each tile with the share of all work that is done, 0 to 1, as the sizes of the images tell it.
     on_smaller_tile : callable, optional
         Called with (tile, smaller tile) where memory ran out and the image under way begins again.
 
@@ -193,7 +201,8 @@ def predict_folder(  # noqa: PLR0913
     _check_results_free(free, endings, table)
     results = _Results(model.contract, folder, endings, table, free, extras.paint, tile, resample)
     waiting = Waiting()
-    predict = partial(model.predict, tile=tile, memory=memory, on_tile=on_tile, on_smaller_tile=on_smaller_tile)
+    share = _Share(files, model.contract, on_share)
+    predict = partial(model.predict, tile=tile, memory=memory, on_tile=share.tile, on_smaller_tile=on_smaller_tile)
     with (
         reading_ahead(files, read_images, size=_bytes, limit=AHEAD, waiting=waiting) as ahead,
         Behind(threads=WRITERS, limit=BEHIND, waiting=waiting) as behind,
@@ -202,7 +211,7 @@ def predict_folder(  # noqa: PLR0913
             if on_image is not None:
                 on_image(number, len(files), file.name)
             try:
-                _predict_file(predict, file, read, results, behind)
+                _predict_file(predict, file, read, results, behind, partial(share.begin, number - 1))
             except (InputError, FileError, OutOfMemory) as error:
                 if results.stops_all(error):
                     raise
@@ -220,6 +229,7 @@ def predict_folder(  # noqa: PLR0913
         other_sizes=results.other_sizes,
         unlike=results.unlike,
         other_diameters=results.other_diameters,
+        seconds=results.seconds,
     )
 
 
@@ -229,11 +239,13 @@ def _predict_file(
     read: Callable[[], list[Picture]],
     results: "_Results",
     behind: Behind,
+    begin: Callable[[int, int], None],
 ) -> None:
     """Predict all images of a file, and leave the rest to threads."""
     pictures = read()
     results.check(file, pictures, behind)
-    for picture in pictures:
+    for page, picture in enumerate(pictures):
+        begin(page, len(pictures))
         pixels = np.moveaxis(channels_first(picture.pixels, results.contract.network.in_channels), 0, -1)
         shape = pixels.shape[0], pixels.shape[1]
         if ROIS in results.endings:
@@ -241,9 +253,48 @@ def _predict_file(
         seen = pixels
         if results.resample and (wanted := shape_for_model(results.contract, shape, picture.pixel_size)) != shape:
             seen = np.moveaxis(resized(np.moveaxis(pixels, -1, 0), wanted, order=1), 0, -1)
+        began = perf_counter()
         found = predict(picture.pixels if seen is pixels else seen)
+        results.seconds[picture.name] = perf_counter() - began
         size = picture.pixels.nbytes + found.nbytes + (0 if seen is pixels else seen.nbytes)
         behind.put(partial(results.write, picture, pixels, seen, found), size=size)
+
+
+class _Share:
+    """The share of the work on some files that is done, by the pixels that enter the network for each of them."""
+
+    def __init__(self, files: Sequence[Path], contract: Contract, told: Callable[[float], None] | None) -> None:
+        self._told = told
+        self._ends = [0.0] * (len(files) + 1)
+        if told is not None:
+            work = _work(files, 2 * halo(contract.network.depth))
+            self._ends = [0.0, *(end / sum(work) for end in accumulate(work))]
+        self._low = self._high = 0.0
+
+    def begin(self, file: int, page: int, pages: int) -> None:
+        """A page of a file begins; both count from 0."""
+        low, high = self._ends[file : file + 2]
+        self._low, self._high = (low + (high - low) * number / pages for number in (page, page + 1))
+
+    def tile(self, done: int, of: int) -> None:
+        """Tiles of the page under way are done."""
+        if self._told is not None:
+            self._told(self._low + (self._high - self._low) * done / of)
+
+
+def _work(files: Sequence[Path], around: int) -> list[float]:
+    """Pixels that enter the network for each file; of very many files, bytes stand for them: opening all takes long."""
+    if len(files) > MOST_OPENED:
+        return [float(max(1, file.stat().st_size)) for file in files]
+    return [float(_pixels_entering(file, around)) for file in files]
+
+
+def _pixels_entering(file: Path, around: int) -> int:
+    try:
+        pages, rows, columns = read_header(file).shape
+    except FileError:  # it fails again when its turn comes, and is told then
+        return 1
+    return pages * (rows + around) * (columns + around)
 
 
 @dataclass(frozen=True)
@@ -267,6 +318,7 @@ class _Results:
     other_sizes: dict[str, float] = field(default_factory=dict)
     unlike: dict[str, Unlike] = field(default_factory=dict)
     other_diameters: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
     _begun: set[Path] = field(default_factory=set)
 
     def stops_all(self, error: Exception) -> bool:

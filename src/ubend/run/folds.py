@@ -269,7 +269,7 @@ class SharedTime:
             That are predicted after it.
         """
         now, each = self.clock.now(), 60 * self.minutes
-        planned = self.clock.start + (number - 1) * each - pixels * self.seconds_a_pixel
+        planned = self.clock.start - self.clock.reserved + (number - 1) * each - pixels * self.seconds_a_pixel
         return Clock(self.clock.now, min(now, max(planned, now - each / 2)) if each else now)
 
     def left_to_choose(self, folds: int) -> float:

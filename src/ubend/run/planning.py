@@ -125,6 +125,8 @@ class Job:
     def rehearse(self, net: UNet) -> float:
         """Measure how long choosing the rules for objects will take; if it is too long, have it done on fewer pixels.
 
+        A run by steps only measures: its result does not depend on the machine.
+
         Returns
         -------
         float
@@ -133,9 +135,10 @@ class Job:
         if not self.tuned_on:
             return 0.0
         seconds_a_pixel = tuning_cost(net, self.tuned_on[0], self.contract)
-        allowed = TUNING_SHARE * 60 * self.contract.recipe.training.minutes
-        self.tuned_pixels = min(self.tuned_pixels, allowed / seconds_a_pixel)
-        self.tuned_on = fewer_pixels(self.tuned_on, allowed / seconds_a_pixel)
+        if minutes := self.contract.recipe.training.minutes:
+            allowed = TUNING_SHARE * 60 * minutes
+            self.tuned_pixels = min(self.tuned_pixels, allowed / seconds_a_pixel)
+            self.tuned_on = fewer_pixels(self.tuned_on, allowed / seconds_a_pixel)
         return seconds_a_pixel * _pixels(self.tuned_on)
 
 
@@ -193,7 +196,7 @@ def plan_job(
     plan = make_plan(
         recipe,
         facts,
-        seconds=budget - clock.seconds() - preparing * to_prepare,
+        seconds=budget - clock.reserved - clock.seconds() - preparing * to_prepare,
         speed=speed,
         memory=free_memory(device),
         sixteen_bits=mixed_precision(device) is not None,

@@ -40,6 +40,7 @@ def train_folder(
     overwrite: bool = False,
     resume: bool = False,
     device: str | None = None,
+    clock: Clock | None = None,
     on_step: OnStep | None = None,
     on_folds: OnFolds | None = None,
     **choices: Any,
@@ -60,7 +61,7 @@ def train_folder(
     resume : bool
         Go on with the run in `out`; it keeps what it was asked for. One that is done is returned as it is, and where
         there is none, one begins: the same call may be given as often as it is stopped.
-    device, on_step, on_folds, **choices
+    device, clock, on_step, on_folds, **choices
         As in `training.train`.
 
     Raises
@@ -76,7 +77,7 @@ def train_folder(
     """
     if unknown := [name for name in choices if name not in ASKED and not name.startswith("on_")]:
         raise TypeError(f"train_folder knows no {', '.join(unknown)}")
-    out, clock = Path(out), Clock()
+    out, clock = Path(out), clock or Clock()
     checkpoints = Checkpoints(out / FOLDER)
     if resume and overwrite:
         raise InputError("say --resume to go on with a run or --overwrite to begin anew, not both")

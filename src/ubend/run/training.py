@@ -592,7 +592,7 @@ def _validate(
         on_validation(state.step, evaluation)
     state.quality = dict(evaluation.overall)
     state.pending = clock.validated(clock.now() - began, state.pending)
-    if state.pending and clock.budget > 0:
+    if state.pending:
         clock.expect(job.rehearse(state.mean))
 
 

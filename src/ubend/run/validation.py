@@ -126,8 +126,9 @@ def tuned_on(
 
 def tuning_cost(net: UNet, image: Annotated, contract: Contract) -> float:
     """Rehearse one view and one choice of `tune_objects`; return the seconds that all of it takes for one pixel."""
+    network = _for_prediction(net)  # of all images once, so that it does not count
     began = perf_counter()
-    [probabilities] = probabilities_of(net, [image], contract)
+    probabilities = predict_probabilities(network, contract, image.image, views="one")
     predicted = perf_counter()
     mean_precision([match(class_indices(image.labels, contract.task), predict_labels(contract, probabilities))])
     view, choice = predicted - began, perf_counter() - predicted
@@ -166,8 +167,7 @@ def probabilities_of(
     net: UNet, images: Sequence[Annotated], contract: Contract, *, views: Views = "one"
 ) -> list[NDArray[np.float32]]:
     """Predict images by a network in training, and see that what it says are numbers."""
-    device = next(net.parameters()).device
-    network = for_prediction(net).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = _for_prediction(net)
     found = [predict_probabilities(network, contract, image.image, views=views) for image in images]
     if not all(np.isfinite(p).all() for p in found):
         raise TrainingError(
@@ -175,6 +175,11 @@ def probabilities_of(
             "try a tenth of the learning rate"
         )
     return found
+
+
+def _for_prediction(net: UNet) -> UNet:
+    device = next(net.parameters()).device
+    return for_prediction(net).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _score(probabilities: Sequence[NDArray[np.float32]], images: Sequence[Annotated], contract: Contract) -> Evaluation:
