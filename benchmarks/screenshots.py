@@ -1,5 +1,5 @@
 """The pictures of docs/report.md and docs/terminal.md, from what `make demo` leaves: docs/report.png and others. With
---tutorial those of docs/tutorial.md, from the folder in which its commands were run: report, and the outlines of an image.
+--tutorial those of docs/tutorial.md, from the folder where its commands were run: report, and outlines of an image.
 
     python benchmarks/screenshots.py ubend-demo
     python benchmarks/screenshots.py --tutorial FOLDER
