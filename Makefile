@@ -17,7 +17,7 @@ test-all: $(VENV)/.installed
 # The plugin in an environment of its own: what napari warns of while it is imported would fail every other test.
 test-napari: $(VENV)-napari/.installed
 	QT_QPA_PLATFORM=$$(test -n "$$DISPLAY" && echo xcb || echo offscreen) \
-	$(VENV)-napari/bin/python -m pytest -o filterwarnings=default tests/faces/napari
+	$(VENV)-napari/bin/python -m pytest -o filterwarnings="ignore::DeprecationWarning" tests/faces/napari
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
