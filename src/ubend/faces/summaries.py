@@ -117,7 +117,7 @@ def print_training(console: Console, training: Training) -> None:
         f"{duration(60 * made['minutes'])}{' with the folds' * bool(itself)}{waited}."
     )
     if contract.task.kind == "instances":
-        chosen = "as chosen on the annotated images" if contract.quality else "by default"
+        chosen = "as chosen on the held-out images" if contract.quality else "by default"
         console.print(f"Objects, {chosen}: {rules_in_words(contract)}.")
     console.print(_where_from(contract))
     if contract.quality:

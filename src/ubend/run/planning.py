@@ -115,7 +115,7 @@ class Job:
             None if parts is None else [(n, slice(top, low), slice(left, right)) for n, top, low, left, right in parts],
             tuple(values["validated_at"]),
             fewer_pixels(held_out, values["validated_pixels"]),
-            fewer_pixels(tuned_on(held_out, contract, images), values["tuned_pixels"]),
+            fewer_pixels(tuned_on(held_out, contract), values["tuned_pixels"]),
             values["validation"],
             values["after"],
             values["validated_pixels"],
@@ -177,7 +177,7 @@ def plan_job(
     facts = Facts(sizes, count_channels(images), count_maps(recipe, task), large_diameter(images, task))
     plan = make_plan(recipe, facts)
     contract = make_contract(plan.recipe, task, images)
-    chosen_on = tuned_on(held_out, contract, images)
+    chosen_on = tuned_on(held_out, contract)
     if not recipe.training.minutes:
         contract = replace(contract, provenance={"plan": list(plan.words)})
         return Job(contract, None, VALIDATED_AT if held_out else (), list(held_out), chosen_on)

@@ -24,7 +24,7 @@ SPLITS = (0.0, 0.75, 1.5, 3.0)
 SPLITS_OF_DISTANCE = (0.15, 0.1, 0.2, 0.3, 0.05, 0.0)
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
 """What is tried on the held-out images; of equals the first is taken."""
-WORTH = 0.003
+WORTH = 0.01
 """By how much a choice must be better to be taken: with few images, less is chance."""
 MOST_TUNED_ON = 2**22
 """Pixels of all images beyond which `tune_objects` takes no more of them."""
@@ -41,16 +41,16 @@ def tune_objects(
     net: UNet,
     held_out: Sequence[Annotated],
     contract: Contract,
-    trained_on: Sequence[Annotated] = (),
     *,
     scored: Collection[str] = (),
     seconds_left: Callable[[], float] = lambda: math.inf,
 ) -> Contract:
-    """Choose on annotated images how foreground becomes objects: one rule after the other, each best for those before.
+    """Choose on held-out images how foreground becomes objects: one rule after the other, each best for those before.
 
-    Held-out images come first. Where they are few, those that were trained on help, although the network is surer of
-    them than of others: three images are too little to know how small an object may be. A choice is only left for one
-    that is clearly better. Where `seconds_left` are too few for one more image or choice, those so far count.
+    Images that were trained on have no say, for the network is surer of them than of any other. A choice is only left
+    for one that is clearly better, and that objects are larger than the annotation shows is never concluded: a handful
+    of images is too little to know how small an object may be. Where `seconds_left` are too few for one more image or
+    choice, those so far count.
 
     The images named in `scored`, those held out, are scored as the model will predict: in all its views, by these
     rules. That flatters a little, for a handful of rules was chosen on them too; a score of one view and of the rules
@@ -64,7 +64,7 @@ def tune_objects(
     """
     if contract.task.kind != "instances" or not held_out:
         return contract
-    images, probabilities, slowest = tuned_on(held_out, contract, trained_on), [], 0.0
+    images, probabilities, slowest = tuned_on(held_out, contract), [], 0.0
     for image in images:
         if seconds_left() < slowest:
             break
@@ -113,15 +113,12 @@ def best_rules(
     return best
 
 
-def tuned_on(
-    held_out: Sequence[Annotated], contract: Contract, trained_on: Sequence[Annotated] = ()
-) -> list[Annotated]:
-    """Take the images that `tune_objects` needs: none, or held-out ones first, up to four megapixels."""
+def tuned_on(held_out: Sequence[Annotated], contract: Contract) -> list[Annotated]:
+    """Take the images that `tune_objects` needs: none, or the first up to four megapixels."""
     if contract.task.kind != "instances" or not held_out:
         return []
-    images = [*held_out, *trained_on]
-    pixels = np.cumsum([image.labels.size for image in images])
-    return images[: max(1, int(np.searchsorted(pixels, MOST_TUNED_ON, side="right")))]
+    pixels = np.cumsum([image.labels.size for image in held_out])
+    return list(held_out[: max(1, int(np.searchsorted(pixels, MOST_TUNED_ON, side="right")))])
 
 
 def tuning_cost(net: UNet, image: Annotated, contract: Contract) -> float:
@@ -146,7 +143,7 @@ def _choices(rules: ObjectRules, splits: tuple[float, ...]) -> tuple[tuple[str, 
         ("split", splits),
         ("threshold", THRESHOLDS),
         ("surest", (rules.surest, 0.9, 0.0)),
-        ("smallest", tuple(rules.smallest * k // 2 for k in (2, 1, 4))),
+        ("smallest", (rules.smallest, rules.smallest // 2)),
         ("fill_holes", (True, False)),
         ("gap", (rules.gap, 0)),
     )
