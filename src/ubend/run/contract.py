@@ -27,7 +27,7 @@ class Contract:
     views : {"one", "dihedral", "rotations"}
         Over which views of an image the probabilities are averaged.
     objects : ObjectRules
-        For instances: how foreground becomes objects, as chosen on the annotated images, held-out ones first; with
+        For instances: how foreground becomes objects, as chosen on the held-out images; with
         folds on all of them, each as held out.
     pixel_size : float or None
         Micrometres a pixel of the training images, where they said so.
