@@ -69,7 +69,9 @@ def verbs():
 
 def read_command(words: list[str]) -> None:
     """Read a command as ubend would, or raise what is wrong with it."""
-    if words != ["--version"] and words[-1:] != ["--help"]:
+    if words[0].startswith("-"):
+        assert words[0] in {name for option in typer.main.get_command(app).params for name in option.opts}, words
+    elif words[-1:] != ["--help"]:
         verbs()[words[0]].make_context(words[0], words[1:])
 
 
