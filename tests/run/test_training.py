@@ -213,7 +213,7 @@ def test_a_run_by_steps(discs, tiny, watch):
     assert [progress.step for progress in watch.steps] == list(range(1, 11))
     assert [progress.share for progress in watch.steps] == pytest.approx([k / 10 for k in range(1, 11)])
     assert [step for step, _ in watch.validations] == [3, 5, 8, 10]
-    assert watch.steps[-1].seconds_left == 0
+    assert 0 <= watch.steps[-1].seconds_left < watch.steps[0].seconds_left  # the last validation is still to come
     assert all(0 <= progress.waiting <= 1 for progress in watch.steps)
     assert model.contract.provenance["steps"] == 10
     assert model.contract.recipe.training.steps == 10

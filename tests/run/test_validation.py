@@ -56,10 +56,16 @@ def test_objects_that_hang_together_are_parted(contract):
 @pytest.mark.usefixtures("image_is_probability")
 def test_what_is_held_out_is_scored_as_the_model_predicts(contract):
     net, [one, two] = UNet(contract.network), held_out(joined=True)
-    tuned = tune_objects(net, [one, two], contract, scored=["0"])
+    tuned = tune_objects(net, [one, two], contract, scored={"0": one.labels.size})
     assert tuned.quality["AP@0.5 (pooled)"] == 1  # by the rules that were chosen
+    assert tuned.provenance["scored_share"] == 1
     assert tune_objects(net, [one, two], contract).quality == {}
-    assert tune_objects(net, [one], contract, scored=["0", "left out"]).quality == {}
+    some = tune_objects(net, [one], contract, scored={"0": one.labels.size, "left out": 3 * one.labels.size})
+    assert some.quality["AP@0.5 (pooled)"] == 1
+    assert some.provenance["scored_share"] == 0.25
+    late = tune_objects(net, [one, two], contract, scored={"0": one.labels.size}, seconds_left=lambda: -1.0)
+    assert late.objects == contract.objects  # there is no time to choose
+    assert late.quality["AP@0.5 (pooled)"] < 1  # but to see how good the model is
 
 
 @pytest.mark.usefixtures("image_is_probability")
@@ -207,9 +213,9 @@ def test_what_the_choice_costs(views, seconds, contract, monkeypatch):
 
 
 @pytest.mark.usefixtures("image_is_probability")
-@pytest.mark.parametrize(("looks", "split"), [(2, 0.0), (3, 0.0), (4, 0.75), (100, 0.75)])
+@pytest.mark.parametrize(("looks", "split"), [(0, 0.0), (1, 0.0), (2, 0.75), (100, 0.75)])
 def test_when_time_is_up_the_best_so_far_is_kept(looks, split, contract, monkeypatch):
-    """Time is asked for before the image, after it, and before each choice."""
+    """Time is asked for before each choice; the first image is looked at in any case."""
     left = iter([math.inf] * looks + [-1.0] * 100)
     tuned = tune_objects(UNet(contract.network), held_out(joined=True)[:1], contract, seconds_left=lambda: next(left))
     assert tuned.objects.split == split

@@ -237,8 +237,9 @@ def train(  # noqa: PLR0913
         keeper=keeper, processes=processes,
     )  # fmt: skip
     if processes.first:
+        scored = {image.name: image.labels.size for image in held_out}
         contract = tune_objects(
-            net.to(chosen), job.tuned_on, contract, scored=hashes[1], seconds_left=clock.until_closing
+            net.to(chosen), job.tuned_on, contract, scored=scored, seconds_left=clock.until_closing
         )
     provenance = contract.provenance | {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -251,9 +252,7 @@ def train(  # noqa: PLR0913
         "versions": versions(),
     }
     if contract.quality:  # of the model as it predicts
-        quality, provenance["scored"] = contract.quality, "as it predicts"
-        looked_at = sum(image.labels.size for image in job.tuned_on if image.name in hashes[1])
-        provenance["scored_share"] = round(looked_at / sum(image.labels.size for image in held_out), 4)
+        quality = dict(contract.quality)
     if dealt is not None and found is not None:
         quality, provenance["folds"] = found.evaluation.overall, described(annotated, dealt, found)
     known = {name: score for name, score in quality.items() if math.isfinite(score)}  # NaN is no JSON
