@@ -14,10 +14,10 @@ test: $(VENV)/.installed
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-# The plugin in an environment of its own: what napari warns of while it is imported would fail every other test.
+# The plugin in an environment of its own, with the fixtures of napari and whatever it warns of.
 test-napari: $(VENV)-napari/.installed
 	QT_QPA_PLATFORM=$$(test -n "$$DISPLAY" && echo xcb || echo offscreen) \
-	$(VENV)-napari/bin/python -m pytest -o filterwarnings="ignore::DeprecationWarning" tests/faces/napari
+	$(VENV)-napari/bin/python -m pytest -p napari.utils._testsupport -o filterwarnings="ignore::DeprecationWarning" tests/faces/napari
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

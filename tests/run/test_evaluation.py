@@ -361,3 +361,12 @@ def test_real_masks_against_themselves():
         pytest.skip("the HeLa cells are not beside the repository")
     truths = [tifffile.imread(path).astype(np.int32) for path in sorted(folder.iterdir())[:3]]
     assert set(evaluate_arrays(truths, truths, task=INSTANCES).overall.values()) == {1.0}
+
+
+def test_pictures_in_the_place_of_the_truth_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    results = write(tmp_path / "results", **{f"cell{k}": CELLS.repeat(20, 0).repeat(20, 1) for k in range(2)})
+    images = write(tmp_path / "images", **{f"cell{k}": rng.integers(0, 256, (60, 140)) for k in range(2)})
+    with pytest.raises(InputError, match=r"looks like pictures, not labels: in cell0 .* folder of the label images"):
+        evaluate_folders(results, images)
+    assert evaluate_folders(results, images, task="instances").kind == "instances"  # who says so is believed

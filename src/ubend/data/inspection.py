@@ -250,16 +250,7 @@ def inspect_labels(
     ([0, 1, 2], [1, 2, 2], [6, 1, 1], True)
     """
     values = _values(labels)
-    lowest, highest = _around(labels)
-    edges = lowest != highest
-    at_edges = int(np.count_nonzero(edges))
-    between = int(np.count_nonzero((lowest < labels) & (labels < highest)))
-    is_picture = (
-        len(values) > _PICTURE_VALUES
-        and between > _PICTURE_BETWEEN * at_edges
-        and at_edges
-        > (_MANY_EDGES if _mean_step(lowest, highest, edges) < _SMALL_STEPS else _EDGES_ALL_OVER) * labels.size
-    )
+    edges, at_edges, between, is_picture = _edges(labels, len(values))
     pieces, numbered = (_no_pieces(), None) if is_picture else _pieces_of(labels, edges)
     inside = labels > 0
     deviation = float(gray.std())
@@ -313,6 +304,42 @@ def _of_three(array: NDArray[np.int32], axis: int, extreme: np.ufunc) -> NDArray
     extreme(moved[1:], source[:-1], out=moved[1:])
     extreme(moved[:-1], source[1:], out=moved[:-1])
     return found
+
+
+def looks_like_a_picture(labels: NDArray[np.integer[Any]]) -> bool:
+    """Whether values change nearly everywhere, or in many places by little: a photograph, and no labels.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (rows, columns)
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).integers(0, 256, (64, 64))
+    >>> looks_like_a_picture(noise), looks_like_a_picture(np.repeat(np.repeat(noise, 9, 0), 9, 1))
+    (True, False)
+    """
+    small = labels.astype(np.int32)
+    return _edges(small, len(_values(small)))[3]
+
+
+def _edges(labels: NDArray[np.int32], values: int) -> tuple[NDArray[np.bool_], int, int, bool]:
+    """Find the pixels at edges, how many they are and lie between their neighbours, and whether it is a picture."""
+    lowest, highest = _around(labels)
+    edges = lowest != highest
+    at_edges = int(np.count_nonzero(edges))
+    between = int(np.count_nonzero((lowest < labels) & (labels < highest)))
+    is_picture = (
+        values > _PICTURE_VALUES
+        and between > _PICTURE_BETWEEN * at_edges
+        and at_edges
+        > (_MANY_EDGES if _mean_step(lowest, highest, edges) < _SMALL_STEPS else _EDGES_ALL_OVER) * labels.size
+    )
+    return edges, at_edges, between, is_picture
 
 
 def _mean_step(lowest: NDArray[np.int32], highest: NDArray[np.int32], edges: NDArray[np.bool_]) -> float:

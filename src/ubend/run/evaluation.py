@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubend.data.annotated import Kind, Task, class_indices, infer_task, look_numbered
+from ubend.data.inspection import looks_like_a_picture
 from ubend.errors import InputError
 from ubend.run import pooling
 from ubend.run.pooling import Column
@@ -275,8 +276,8 @@ def evaluate_folders(
         If a folder is missing, empty, or clearly the other one, if an image of the truth has no result, or if two
         have the same name; see `result_files.read_matched`.
     InputError
-        If the size of a result is not that of its truth, a value is none of the task's, or the results number objects
-        where the truth has classes.
+        If the truth is pictures instead of labels, the size of a result is not that of its truth, a value is none of
+        the task's, or the results number objects where the truth has classes.
 
     Examples
     --------
@@ -290,6 +291,8 @@ def evaluate_folders(
     1.0
     """
     matched = read_matched(results, truth)
+    if task is None:
+        _check_labels(matched)
     seen, why = _seen_task(matched, task, ignore)
     probabilities, few = matched.probabilities() if seen.kind == "binary" else (None, "")
     evaluation = evaluate_arrays(
@@ -304,6 +307,19 @@ def evaluate_folders(
     odd = _other_task(matched.results, matched.truths, seen, stated=task is not None)
     notes = (*evaluation.notes, why, few, odd, *matched.notes)
     return replace(evaluation, notes=tuple(note for note in notes if note))
+
+
+def _check_labels(matched: Matched) -> None:
+    """Refuse pictures in the place of the truth: scored, they would be hundreds of classes."""
+    pictures = [
+        name for name, labels in zip(matched.names, matched.truths, strict=True)
+        if labels.dtype.kind in "ui" and looks_like_a_picture(labels)
+    ]  # fmt: skip
+    if 2 * len(pictures) > len(matched.names):
+        raise InputError(
+            f"the truth looks like pictures, not labels: in {pictures[0]} values change nearly everywhere; name the "
+            "folder of the label images, or say what the labels mean with --task"
+        )
 
 
 def _seen_task(matched: Matched, kind: Kind | None, ignore: int | None) -> tuple[Task, str]:

@@ -238,9 +238,7 @@ def train(  # noqa: PLR0913
     )  # fmt: skip
     if processes.first:
         scored = {image.name: image.labels.size for image in held_out}
-        contract = tune_objects(
-            net.to(chosen), job.tuned_on, contract, scored=scored, seconds_left=clock.until_closing
-        )
+        contract = tune_objects(net.to(chosen), job.tuned_on, contract, scored=scored, seconds_left=clock.until_closing)
     provenance = contract.provenance | {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "images": hashes[0] if start is None else start.contract.provenance.get("images", {}) | hashes[0],

@@ -29,8 +29,9 @@ def test_results_come_with_their_measurements(results):
         [read] = read_labels(results / f"{options['name']}.tif")
         assert (pixels == read.pixels).all()
         features = options["features"]
-        assert features["index"].tolist() == list(range(int(pixels.max()) + 1))
-        assert features["area_px"][1] == (pixels == 1).sum()
+        assert features["index"].tolist() == list(range(1, int(pixels.max()) + 1))
+        assert features["area_px"][0] == (pixels == 1).sum()
+    assert [options["visible"] for _, options, _ in layers] == [True, False]
 
 
 def test_the_table_of_one_image(results):

@@ -73,6 +73,7 @@ def _read_results(path: str | list[str]) -> list[LayerData]:
             options: dict[str, Any] = {
                 "name": picture.name,
                 "features": _features(image.with_name(f"{file_stem(image)}{_TABLE}")),
+                "visible": not layers,  # one at a time: they would lie on each other
             }
             if picture.pixel_size is not None:
                 options |= {"scale": (picture.pixel_size,) * 2, "units": ("micrometer",) * 2}
@@ -81,7 +82,7 @@ def _read_results(path: str | list[str]) -> list[LayerData]:
 
 
 def _features(table: Path) -> dict[str, Any]:
-    """Read a table so that row k is object k, as napari wants it: the row 0 is that of the background."""
+    """Read a table as napari wants it: an object is known by its number in the column "index"."""
     if not table.is_file():
         return {}
     with table.open(encoding="utf-8", newline="") as file:
@@ -89,9 +90,7 @@ def _features(table: Path) -> dict[str, Any]:
     if not rows:
         return {}
     columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
-    return {"index": np.append(0, columns["id"].astype(int))} | {
-        name: np.append(np.nan, values) for name, values in columns.items() if name != "id"
-    }
+    return {"index": columns.pop("id").astype(int)} | columns
 
 
 def write_labels_layer(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
