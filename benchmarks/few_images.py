@@ -155,6 +155,7 @@ def two_cell_lines() -> list[str]:
     return [name for both in zip(*lines, strict=False) for name in both]
 
 
+_OF_OBJECTS = ("AP@0.5 (pooled)", "AP@0.75 (pooled)", "AP@0.5 (mean of images)")
 FOLDS = {
     "isbi2012_em": Fold(
         "binary", ("V_Rand", "V_Info"), files_of("isbi2012_em"), range(18, 24), range(18), spread,
@@ -166,11 +167,11 @@ FOLDS = {
         "slices 0–7, spread evenly, so 8 at most; scored on 9, 11, 13, 15",
     ),
     "dsb2018": Fold(
-        "instances", ("AP@0.5 (pooled)", "AP@0.75 (pooled)", "AP@0.5 (mean of images)"), fluorescence_files, range(360, 410), range(60), shuffled,
+        "instances", _OF_OBJECTS, fluorescence_files, range(360, 410), range(60), shuffled,
         "fluorescence; 60 images to draw from, 50 others scored",
     ),
     "coelho2009_nuclei": Fold(
-        "instances", ("AP@0.5 (pooled)", "AP@0.75 (pooled)", "AP@0.5 (mean of images)"), two_cell_lines, range(40, 50), range(40), alternating,
+        "instances", _OF_OBJECTS, two_cell_lines, range(40, 50), range(40), alternating,
         "both cell lines in turns; 40 images to draw from, 10 others scored",
     ),
     "dic_hela": Fold(
@@ -571,9 +572,9 @@ list a seed. {folds}
 V_Rand and V_Info are those after thinning, at the best of 11 thresholds, from the probabilities. MONAI and nnU-Net
 separate no objects: on dsb2018 and coelho2009_nuclei they learn the foreground, and its connected pieces are their
 objects; they have nothing else, and drop no specks, which a few noisy images have by the thousand: pooled, these weigh
-more than in the mean of the images. StarDist finds star-convex objects and has no place in the other sets. "nnU-Net, cut"
-is its network, augmentation, loss and optimiser, with the learning rate falling to 0 within the minutes, on patches of
-256×256, two a step: its 250,000 steps would take days. What each rival does is written at the head of its file in
+more than in the mean of the images. StarDist finds star-convex objects and has no place in the other sets.
+"nnU-Net, cut" is its network, augmentation, loss and optimiser, with the learning rate falling to 0 within the minutes,
+on patches of 256×256, two a step: its 250,000 steps would take days. What each rival does is written at the head of its file in
 benchmarks/rivals/.
 
 The minutes are those of training. Of the rivals they begin after imports, reading and compiling and end with the last
