@@ -574,8 +574,8 @@ separate no objects: on dsb2018 and coelho2009_nuclei they learn the foreground,
 objects; they have nothing else, and drop no specks, which a few noisy images have by the thousand: pooled, these weigh
 more than in the mean of the images. StarDist finds star-convex objects and has no place in the other sets.
 "nnU-Net, cut" is its network, augmentation, loss and optimiser, with the learning rate falling to 0 within the minutes,
-on patches of 256×256, two a step: its 250,000 steps would take days. What each rival does is written at the head of its file in
-benchmarks/rivals/.
+on patches of 256×256, two a step: its 250,000 steps would take days. What each rival does is written at the head of its
+file in benchmarks/rivals/.
 
 The minutes are those of training. Of the rivals they begin after imports, reading and compiling and end with the last
 step; ubend's also hold the preparation of images, validation and the choice of the rules for objects."""
