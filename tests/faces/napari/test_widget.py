@@ -1,6 +1,7 @@
 """The dock widget without a window: buttons are pressed as a person would press them."""
 
 import os
+import threading
 import time
 
 import numpy as np
@@ -300,3 +301,29 @@ def test_an_image_that_the_model_cannot_take_is_not_asked_again(app, viewer, ins
     wait(lambda: not widget.jobs.now and widget.session.images[0].unsure is not None)
     assert widget.session.images[1].unsure == 0
     assert "3 channels" in widget.said.text()
+
+
+def test_ctrl_z_leaves_the_image_that_is_shown_next(app, viewer, discs):
+    viewer.add_image(discs[0][0], name="first")
+    viewer.add_image(discs[0][1][:30, :30], name="smaller")
+    widget = TrainAndCorrect(viewer)
+    paint(widget, discs[1][0] > 0)
+    widget.list.setCurrentRow(1)
+    layer = widget._layers[PAINTED]
+    layer.data[:] = 5
+    layer.undo()
+    layer.redo()
+    assert (layer.data == 5).all()
+
+
+def test_progress_shows_of_a_training_that_had_to_wait(widget, discs):
+    paint(widget, discs[1][0] > 0)
+    begin = threading.Event()
+    widget.jobs.put("rank", lambda: begin.wait(30), lambda _: None, pytest.fail)
+    widget.train.click()
+    widget._show_progress()  # the timer ticks while the other work is not done
+    assert widget._timer.isActive()
+    begin.set()
+    wait(lambda: "left." in widget.said.text())
+    widget.train.click()
+    wait(lambda: widget.session.model is not None)

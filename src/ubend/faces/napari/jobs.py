@@ -43,6 +43,10 @@ class Jobs(QObject):  # type: ignore[misc]
         """Name of what is being done; empty if nothing is."""
         return "" if self._now is None else self._now.name
 
+    def has(self, name: str) -> bool:
+        """Say whether such work is being done, or waits."""
+        return name == self.now or any(job.name == name for job in self._waiting)
+
     def put(
         self,
         name: str,

@@ -325,6 +325,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
             self._layers[name] = layer
         else:
             layer.data = data
+            layer._reset_history()  # Ctrl-Z would put strokes of the image before into this one
         below = image.layer
         scale, offset = (1.0, 1.0), (0.0, 0.0)
         if below is not None and below in self.viewer.layers:
@@ -484,12 +485,12 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         return self._stop.is_set()
 
     def _show_progress(self) -> None:
-        if self._progress is not None and not self._stop.is_set():
+        if self.jobs.now == "train" and self._progress is not None and not self._stop.is_set():
             now = self._progress
             self.bar.setValue(round(1000 * now.share))
             left = max(0, round(now.seconds_left))
             self.say(f"{self._plan}\nStep {now.step}, energy {now.energy:.3f}, {left // 60}:{left % 60:02d} left.")
-        if self.jobs.now != "train":
+        if not self.jobs.has("train"):
             self._timer.stop()
             self.bar.setValue(0)
 
