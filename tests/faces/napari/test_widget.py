@@ -10,7 +10,8 @@ import pytest
 napari = pytest.importorskip("napari", reason="the extra napari is not installed: pip install 'napari[pyqt6]'")
 try:
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-    from qtpy.QtWidgets import QApplication
+    from qtpy.QtCore import QEvent, QThreadPool
+    from qtpy.QtWidgets import QApplication, QWidget
 except (ImportError, RuntimeError) as missing:
     pytest.skip(f"Qt cannot be loaded here: {missing}", allow_module_level=True)
 
@@ -327,3 +328,39 @@ def test_progress_shows_of_a_training_that_had_to_wait(widget, discs):
     wait(lambda: "left." in widget.said.text())
     widget.train.click()
     wait(lambda: widget.session.model is not None)
+
+
+def test_napari_closing_ends_a_training(app, viewer, discs):
+    viewer.add_image(discs[0][0], name="disc")
+    widget = TrainAndCorrect(viewer)
+    paint(widget, discs[1][0] > 0)
+    widget.minutes.setValue(5)
+    widget.train.click()
+    wait(lambda: widget._progress is not None)
+    widget.jobs._worker.quit()  # as napari does before it waits for all work to end
+    assert QThreadPool.globalInstance().waitForDone(60_000)
+
+
+def test_a_closed_widget_stops_and_the_next_goes_on(app, viewer, discs):
+    viewer.add_image(np.stack(discs[0]), name="discs")
+    dock, widget = QWidget(), TrainAndCorrect(viewer)
+    widget.setParent(dock)
+    paint(widget, discs[1][0] > 0)
+    widget.list.setCurrentRow(1)
+    paint(widget, discs[1][1] > 0)
+    painted = [image.painting().copy() for image in widget.session.images]
+    widget.minutes.setValue(5)
+    widget.train.click()
+    wait(lambda: widget._progress is not None)
+    stop = widget._stop
+    widget.setParent(None)  # as napari does when its cross is pressed
+    QApplication.sendPostedEvents(None, QEvent.DeferredDelete.value)
+    assert stop.is_set()
+    QThreadPool.globalInstance().waitForDone()
+    QApplication.processEvents()  # nobody is there to be told of the model
+    again = TrainAndCorrect(viewer)
+    assert [layer.name for layer in viewer.layers] == ["discs", RESULT, PAINTED]
+    assert again.list.count() == 4
+    assert all((image.painting() == was).all() for image, was in zip(again.session.images, painted, strict=True))
+    viewer.dims.set_current_step(0, 2)
+    assert again.current is again.session.images[2]

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import CyclicLabelColormap
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import (
-    QApplication,
     QComboBox,
     QDoubleSpinBox,
     QFileDialog,
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainAndCorrect"]
 
 PAINTED, RESULT = "painted", "result"
+_OURS = "session of ubend"
 MINUTES = 2.0
 _KINDS = {"single cells, also touching ones": "instances", "classes: tissue, sky, trees …": "classes"}
 _FIRST_STEPS = (
@@ -77,9 +77,9 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self.viewer = napari_viewer
-        self.session = Session()
+        self.session = _left_by_a_closed_widget(napari_viewer) or Session()
         self.current: Shown | None = None
-        self.jobs = Jobs(self._on_jobs)
+        self.jobs = Jobs(self._on_jobs, self)
         self._layers: dict[str, Any] = {}
         self._own_image: Any = None
         self._busy_with_layers = False
@@ -90,15 +90,33 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         self._timer.setInterval(200)
         self._timer.timeout.connect(self._show_progress)
         self._build()
+        self.kind.setCurrentText(next(words for words, value in _KINDS.items() if value == self.session.kind))
+        for image in self.session.images:
+            self.list.addItem(QListWidgetItem(image.name))
+        known = {id(image.layer) for image in self.session.images}
         for layer in list(self.viewer.layers):
-            self._take_layer(layer)
-        self.viewer.layers.events.inserted.connect(self._on_inserted)
-        self.viewer.layers.events.removed.connect(self._on_removed)
-        self.viewer.dims.events.current_step.connect(self._on_slider)
-        QApplication.instance().aboutToQuit.connect(self._stop.set)
+            if id(layer) not in known:
+                self._take_layer(layer)
+        self._follow = (
+            (self.viewer.layers.events.inserted, self._on_inserted),
+            (self.viewer.layers.events.removed, self._on_removed),
+            (self.viewer.dims.events.current_step, self._on_slider),
+        )
+        for emitter, slot in self._follow:
+            emitter.connect(slot)
+        self.destroyed.connect(self._stop.set)
         if self.session.images:
             self.show_image(self.session.images[0])
         self._refresh()
+
+    def event(self, event: Any) -> bool:
+        """Handle an event of Qt: napari drops a widget that is closed, out of its dock, and never shows it again."""
+        if event.type() == QEvent.ParentChange and self.parent() is None:
+            self._keep_painting()
+            for emitter, slot in self._follow:
+                emitter.disconnect(slot)
+            self.deleteLater()
+        return bool(super().event(event))
 
     # what it looks like
 
@@ -304,7 +322,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
             pixels, _ = image.pixels()
             colour = pixels.ndim == 3 and pixels.shape[-1] in (3, 4)
             data = pixels if colour or pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-            self._own_image = self.viewer.add_image(data, name=image.name, rgb=colour)
+            self._own_image = self.viewer.add_image(data, name=image.name, rgb=colour, metadata={_OURS: self.session})
             self.viewer.layers.move(self.viewer.layers.index(self._own_image), 0)
             self.viewer.reset_view()
         elif image.plane:
@@ -317,7 +335,8 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def _show_labels(self, name: str, data: Any, image: Shown) -> Any:
         layer = self._layers.get(name)
         if layer is None or layer not in self.viewer.layers:
-            layer = self.viewer.add_labels(data, name=name, opacity=0.6 if name == PAINTED else 0.5)
+            opacity = 0.6 if name == PAINTED else 0.5
+            layer = self.viewer.add_labels(data, name=name, opacity=opacity, metadata={_OURS: self.session})
             layer.colormap = CyclicLabelColormap(colors=colours() if name == PAINTED else np.delete(colours(), 1, 0))
             if name == RESULT:
                 layer.contour = 2
@@ -482,7 +501,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def _on_step(self, progress: "Progress") -> bool:
         """Note, in the thread that trains, where it is; say whether it is to stop."""
         self._progress = progress
-        return self._stop.is_set()
+        return self._stop.is_set() or self.jobs.must_end
 
     def _show_progress(self) -> None:
         if self.jobs.now == "train" and self._progress is not None and not self._stop.is_set():
@@ -602,6 +621,15 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         with self._saying_errors():
             written = self.session.save(folder)
             self.say(f"{len(written)} files in {folder}. Opened again with Open folder…, it goes on from there.")
+
+
+def _left_by_a_closed_widget(viewer: Any) -> Session | None:
+    """Take its layers out of the viewer, and from them the session: what was painted is not lost."""
+    left = None
+    for layer in [layer for layer in viewer.layers if _OURS in layer.metadata]:
+        left = layer.metadata[_OURS]
+        viewer.layers.remove(layer)
+    return left
 
 
 def _trained_words(model: "Model") -> str:
