@@ -364,3 +364,29 @@ def test_a_closed_widget_stops_and_the_next_goes_on(app, viewer, discs):
     assert all((image.painting() == was).all() for image, was in zip(again.session.images, painted, strict=True))
     viewer.dims.set_current_step(0, 2)
     assert again.current is again.session.images[2]
+
+
+def test_units_of_a_layer_hold_for_what_is_painted(app, viewer):
+    layer = viewer.add_image(np.zeros((5, 30, 40)), name="x", scale=(3, 0.5, 0.5), units=("um",) * 3)
+    TrainAndCorrect(viewer)
+    assert all(viewer.layers[name].units == layer.units[-2:] for name in (PAINTED, RESULT))
+
+
+def test_of_a_large_colour_stack_the_part_in_view(app, viewer):
+    layer = viewer.add_image(np.zeros((2, 3000, 2500, 3), np.uint8), name="slide", rgb=True)
+    widget = TrainAndCorrect(viewer)
+    layer.corner_pixels = np.array([[0, 1000, 500], [0, 1600, 900]])
+    widget.look_here.click()
+    assert widget.current.window == (slice(1000, 1600), slice(500, 900))
+    viewer.layers.remove(layer)
+    widget.show_image(widget.current)  # the part alone, where it was
+    assert list(widget._own_image.translate) == list(widget._layers[PAINTED].translate) == [1000, 500]
+    assert widget.look_here.isHidden()
+
+
+def test_a_large_file_is_worked_on_whole(app, viewer, tmp_path):
+    write_image(tmp_path / "a.tif", np.zeros((2100, 30), np.uint8))
+    widget = TrainAndCorrect(viewer)
+    widget.open_folder(tmp_path)
+    assert widget._layers[PAINTED].data.shape == (2100, 30)
+    assert widget.look_here.isHidden()

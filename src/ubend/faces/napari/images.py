@@ -78,11 +78,6 @@ class Shown:
         return self.name.replace("/", "-").replace("\\", "-").replace("[", "").replace("]", "").replace(" ", "_")
 
     @property
-    def is_large(self) -> bool:
-        """Whether only a part of it is worked on."""
-        return max(self.shape) > LARGE
-
-    @property
     def offset(self) -> tuple[int, int]:
         """First row and column of what is worked on."""
         return (0, 0) if self.window is None else (self.window[0].start, self.window[1].start)

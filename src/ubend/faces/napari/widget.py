@@ -194,7 +194,8 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         self.segment_all.setEnabled(may_segment)
         self.save.setEnabled(bool(self.session.images) or model is not None)
         self.next.setEnabled(self.session.next_to_annotate() is not None)
-        self.look_here.setVisible(self.current is not None and self.current.is_large)
+        now = self.current
+        self.look_here.setVisible(now is not None and now.window is not None and self._is_shown(now))
         for row, image in enumerate(self.session.images):
             words = image.in_words()
             self.list.item(row).setText(f"{image.name}   {words}" if words else image.name)
@@ -309,8 +310,12 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
             self._segment_one(image, may_be_dropped=True)
         self._refresh()
 
+    def _is_shown(self, image: Shown) -> bool:
+        """Whether a layer of a person shows it."""
+        return image.layer is not None and image.layer in self.viewer.layers
+
     def _show_pixels(self, image: Shown) -> None:
-        mine = image.layer is not None and image.layer in self.viewer.layers
+        mine = self._is_shown(image)
         if self._own_image is not None and self._own_image in self.viewer.layers:
             self.viewer.layers.remove(self._own_image)
         self._own_image = None
@@ -322,7 +327,10 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
             pixels, _ = image.pixels()
             colour = pixels.ndim == 3 and pixels.shape[-1] in (3, 4)
             data = pixels if colour or pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-            self._own_image = self.viewer.add_image(data, name=image.name, rgb=colour, metadata={_OURS: self.session})
+            place = None if image.window is None else image.offset
+            self._own_image = self.viewer.add_image(
+                data, name=image.name, rgb=colour, translate=place, metadata={_OURS: self.session}
+            )
             self.viewer.layers.move(self.viewer.layers.index(self._own_image), 0)
             self.viewer.reset_view()
         elif image.plane:
@@ -346,10 +354,11 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
             layer.data = data
             layer._reset_history()  # Ctrl-Z would put strokes of the image before into this one
         below = image.layer
-        scale, offset = (1.0, 1.0), (0.0, 0.0)
-        if below is not None and below in self.viewer.layers:
+        scale, offset, units = (1.0, 1.0), (0.0, 0.0), ("pixel", "pixel")
+        if self._is_shown(image):
             scale, offset = tuple(below.scale[-2:]), tuple(below.translate[-2:])
-        layer.scale = scale
+            units = below.units[-2:]
+        layer.scale, layer.units = scale, units
         layer.translate = [o + s * at for o, s, at in zip(offset, scale, image.offset, strict=True)]
         layer.refresh()
         return layer
@@ -370,7 +379,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def _on_look_here(self) -> None:
         """Move the part of a large image that is worked on; one that is painted stays, and this is another."""
         image = self.current
-        if image is None or image.layer is None:
+        if image is None or not self._is_shown(image):
             return
         part = part_seen(image.shape, self._corners(image))
         self._keep_painting()
@@ -392,8 +401,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def _corners(self, image: Shown) -> tuple[list[float], list[float]]:
         """First and last pixel of a layer that is in view, in the pixels of its largest level."""
         layer = image.layer
-        corners = np.asarray(layer.corner_pixels, float)[:, -3:-1] if layer.rgb and layer.ndim == 3 else None
-        corners = np.asarray(layer.corner_pixels, float)[:, -2:] if corners is None else corners
+        corners = np.asarray(layer.corner_pixels, float)[:, -2:]
         if layer.multiscale:
             corners = corners * np.asarray(layer.downsample_factors[layer.data_level], float)[-2:]
         return list(corners[0]), list(corners[1])
