@@ -227,19 +227,19 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def open_folder(self, folder: str | Path) -> None:
         """Take in the images of a folder, and the labels that it holds."""
         with self._saying_errors():
-            found = images_in_folder(folder)
-            self._add(found)
+            found = self._add(images_in_folder(folder))
             with_labels = sum(image.labels is not None for image in found)
             self.say(f"{len(found)} images, {with_labels} of them with labels.")
             if found:
                 self.show_image(found[0])
 
-    def _add(self, found: list[Shown]) -> None:
-        self.session.add(found)
+    def _add(self, found: list[Shown]) -> list[Shown]:
+        new = self.session.add(found)
         with _silent(self.list):
-            for image in found:
+            for image in new:
                 self.list.addItem(QListWidgetItem(image.name))
         self._refresh()
+        return new
 
     def _take_layer(self, layer: Any) -> None:
         """Take in the images of a layer that a person has opened."""
