@@ -390,3 +390,17 @@ def test_a_large_file_is_worked_on_whole(app, viewer, tmp_path):
     widget.open_folder(tmp_path)
     assert widget._layers[PAINTED].data.shape == (2100, 30)
     assert widget.look_here.isHidden()
+
+
+def test_segment_all_goes_on_after_an_image_that_cannot_be(app, viewer, discs, instance_model):
+    broken = discs[0][1].astype(float)
+    broken[0, 0] = np.nan
+    for name, image in (("first", discs[0][0]), ("broken", broken), ("last", discs[0][2])):
+        viewer.add_image(image, name=name)
+    widget = TrainAndCorrect(viewer)
+    widget.use_model(instance_model, "loaded")
+    wait(lambda: not widget.jobs.now)
+    widget.segment_all.click()
+    wait(lambda: not widget.jobs.now)
+    assert [image.result is not None for image in widget.session.images] == [True, False, True]
+    assert widget.said.text().startswith("2 of 3 images are segmented")

@@ -572,7 +572,12 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
             if then is not None:
                 then()
 
-        self.jobs.put("segment", partial(segment, model, image), done, self._on_failed, may_be_dropped=may_be_dropped)
+        def failed(reason: str) -> None:
+            self._on_failed(reason)
+            if then is not None:
+                then()
+
+        self.jobs.put("segment", partial(segment, model, image), done, failed, may_be_dropped=may_be_dropped)
 
     def _say_result(self, name: str, largest: int) -> None:
         first = self.said.text().split("\n")[0]
@@ -593,9 +598,19 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
 
     def _segment_rest(self, left: list[Shown], of: int) -> None:
         if not left:
-            total = sum(int(i.result.max(initial=0)) for i in self.session.images if i.result is not None)
-            objects = f", {total} objects" if self.session.kind == "instances" else ""
-            self.say(f"All {len(self.session.images)} images are segmented{objects}. Save… writes them.")
+            images, model = self.session.images, self.session.model
+            found = [i.result for i in images if i.result is not None and i.result_of is model]
+            objects = (
+                f", {sum(int(r.max(initial=0)) for r in found)} objects" if self.session.kind == "instances" else ""
+            )
+            if len(found) == len(images):
+                self.say(f"All {len(images)} images are segmented{objects}. Save… writes them.")
+            else:
+                missing = next(i for i in images if i.result_of is not model)
+                self.say(
+                    f"{len(found)} of {len(images)} images are segmented{objects}. Of the others is {missing.name}: "
+                    "Segment says why."
+                )
             return
         self._segment_one(left[0], then=partial(self._segment_rest, left[1:], of))
         self.say(f"Segmenting {of - len(left) + 1} of {of}: {left[0].name}")
