@@ -48,7 +48,6 @@ class Lazy:
 def test_of_a_large_image_only_a_part_is_read():
     data = Lazy((9000, 8000))
     [image] = planes_of("slide", data)
-    assert image.is_large
     assert not data.read
     pixels, inside = image.pixels(margin=92)
     side = LARGE // 2

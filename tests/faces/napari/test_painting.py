@@ -32,6 +32,13 @@ def test_labels_of_any_dtype_can_be_painted():
         painting_of(np.array([[2**31]], np.int64))
 
 
+def test_behind_the_largest_number_there_is_room():
+    painted = painting_of(np.array([[0, 2**29]]))
+    filled = corrected(np.array([[0, painted.max()]], np.int32), np.array([[2**29, 0]]), numbers=True)
+    assert filled.min() > BACKGROUND
+    assert new_number(filled) < 2**31
+
+
 @given(paintings)
 def test_the_rest_is_background_and_nothing_else_changes(painted):
     filled = with_the_rest_background(painted)

@@ -2,11 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 import ubend
 from ubend.data.annotated import find_pairs, read_pairs
-from ubend.data.formats import read_labels
+from ubend.data.formats import read_labels, write_image
 from ubend.errors import FileError, InputError
 from ubend.faces.napari.images import UNLABELLED, images_in_folder, planes_of
 from ubend.faces.napari.painting import BACKGROUND, painting_of
@@ -125,12 +126,63 @@ def test_a_part_of_a_large_image_has_the_result_of_the_whole(instance_model):
     assert (cut == whole).all()
 
 
+def test_a_file_comes_in_once(tmp_path):
+    """Twice, it could be trained on and held out at once."""
+    write_image(tmp_path / "a.tif", np.zeros((4, 4), np.uint8))
+    session = Session()
+    assert len(session.add(images_in_folder(tmp_path))) == 1
+    assert session.add(images_in_folder(tmp_path)) == []
+
+
 # files
+
+
+def test_no_two_images_are_saved_under_one_name(tmp_path):
+    session = Session()
+    for name in ("a b", "a_b", "A_b", "a/b", "a:b"):
+        session.add(planes_of(name, np.zeros((4, 4), np.uint8)))
+    for image in session.images:
+        image.painting()[:2] = BACKGROUND
+    written = session.save(tmp_path)
+    assert len({str(path).casefold() for path in written}) == 10
+    assert not any(set(path.name) & set('<>:"|?*') for path in written)
+
+
+def test_a_cell_of_the_number_for_nothing_painted_is_saved(session, tmp_path):
+    session.images[0].painting()[:2, :2] = UNLABELLED + 1
+    session.save(tmp_path)
+    again = images_in_folder(tmp_path)
+    assert (again[0].painting() > BACKGROUND).sum() == (session.images[0].painting() > BACKGROUND).sum()
+
+
+def test_masks_of_others_are_taken_as_they_are(tmp_path):
+    """Of 16 bits, the foreground of a binary mask is often 65535."""
+    for part, pixels in (("images", np.zeros((2, 2), np.uint8)), ("masks", np.array([[0, 65535]] * 2, np.uint16))):
+        (tmp_path / part).mkdir()
+        tifffile.imwrite(tmp_path / part / "a.tif", pixels)
+    assert images_in_folder(tmp_path)[0].painting().tolist() == [[1, 65536]] * 2
+
+
+def test_results_of_the_model_before_are_not_saved_with_the_next(session, instance_model, model, tmp_path):
+    session.use(model)
+    session.images[3].result, session.images[3].result_of = segment(model, session.images[3]), model
+    session.use(instance_model)
+    session.save(tmp_path)
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_data_of_others_stay_readable(session, tmp_path):
+    """Of two images with one name, nobody could say which is meant."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "discs_0.png").write_bytes(b"")
+    with pytest.raises(FileError, match=r"discs_0\.png has the name of an image to be saved"):
+        session.save(tmp_path)
+    assert not (tmp_path / "masks").exists()
 
 
 def test_a_saved_session_trains_on_the_command_line_and_opens_again(session, instance_model, tmp_path):
     session.use(instance_model)
-    session.images[3].result = segment(instance_model, session.images[3])
+    session.images[3].result, session.images[3].result_of = segment(instance_model, session.images[3]), instance_model
     written = session.save(tmp_path / "out")
     assert all(path.is_file() for path in written)
     pairs = read_pairs(find_pairs(tmp_path / "out"))

@@ -1,6 +1,7 @@
 """The dock widget without a window: buttons are pressed as a person would press them."""
 
 import os
+import threading
 import time
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 napari = pytest.importorskip("napari", reason="the extra napari is not installed: pip install 'napari[pyqt6]'")
 try:
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-    from qtpy.QtWidgets import QApplication
+    from qtpy.QtCore import QEvent, QThreadPool
+    from qtpy.QtWidgets import QApplication, QWidget
 except (ImportError, RuntimeError) as missing:
     pytest.skip(f"Qt cannot be loaded here: {missing}", allow_module_level=True)
 
@@ -300,3 +302,105 @@ def test_an_image_that_the_model_cannot_take_is_not_asked_again(app, viewer, ins
     wait(lambda: not widget.jobs.now and widget.session.images[0].unsure is not None)
     assert widget.session.images[1].unsure == 0
     assert "3 channels" in widget.said.text()
+
+
+def test_ctrl_z_leaves_the_image_that_is_shown_next(app, viewer, discs):
+    viewer.add_image(discs[0][0], name="first")
+    viewer.add_image(discs[0][1][:30, :30], name="smaller")
+    widget = TrainAndCorrect(viewer)
+    paint(widget, discs[1][0] > 0)
+    widget.list.setCurrentRow(1)
+    layer = widget._layers[PAINTED]
+    layer.data[:] = 5
+    layer.undo()
+    layer.redo()
+    assert (layer.data == 5).all()
+
+
+def test_progress_shows_of_a_training_that_had_to_wait(widget, discs):
+    paint(widget, discs[1][0] > 0)
+    begin = threading.Event()
+    widget.jobs.put("rank", lambda: begin.wait(30), lambda _: None, pytest.fail)
+    widget.train.click()
+    widget._show_progress()  # the timer ticks while the other work is not done
+    assert widget._timer.isActive()
+    begin.set()
+    wait(lambda: "left." in widget.said.text())
+    widget.train.click()
+    wait(lambda: widget.session.model is not None)
+
+
+def test_napari_closing_ends_a_training(app, viewer, discs):
+    viewer.add_image(discs[0][0], name="disc")
+    widget = TrainAndCorrect(viewer)
+    paint(widget, discs[1][0] > 0)
+    widget.minutes.setValue(5)
+    widget.train.click()
+    wait(lambda: widget._progress is not None)
+    widget.jobs._worker.quit()  # as napari does before it waits for all work to end
+    assert QThreadPool.globalInstance().waitForDone(60_000)
+
+
+def test_a_closed_widget_stops_and_the_next_goes_on(app, viewer, discs):
+    viewer.add_image(np.stack(discs[0]), name="discs")
+    dock, widget = QWidget(), TrainAndCorrect(viewer)
+    widget.setParent(dock)
+    paint(widget, discs[1][0] > 0)
+    widget.list.setCurrentRow(1)
+    paint(widget, discs[1][1] > 0)
+    painted = [image.painting().copy() for image in widget.session.images]
+    widget.minutes.setValue(5)
+    widget.train.click()
+    wait(lambda: widget._progress is not None)
+    stop = widget._stop
+    widget.setParent(None)  # as napari does when its cross is pressed
+    QApplication.sendPostedEvents(None, QEvent.DeferredDelete.value)
+    assert stop.is_set()
+    QThreadPool.globalInstance().waitForDone()
+    QApplication.processEvents()  # nobody is there to be told of the model
+    again = TrainAndCorrect(viewer)
+    assert [layer.name for layer in viewer.layers] == ["discs", RESULT, PAINTED]
+    assert again.list.count() == 4
+    assert all((image.painting() == was).all() for image, was in zip(again.session.images, painted, strict=True))
+    viewer.dims.set_current_step(0, 2)
+    assert again.current is again.session.images[2]
+
+
+def test_units_of_a_layer_hold_for_what_is_painted(app, viewer):
+    layer = viewer.add_image(np.zeros((5, 30, 40)), name="x", scale=(3, 0.5, 0.5), units=("um",) * 3)
+    TrainAndCorrect(viewer)
+    assert all(viewer.layers[name].units == layer.units[-2:] for name in (PAINTED, RESULT))
+
+
+def test_of_a_large_colour_stack_the_part_in_view(app, viewer):
+    layer = viewer.add_image(np.zeros((2, 3000, 2500, 3), np.uint8), name="slide", rgb=True)
+    widget = TrainAndCorrect(viewer)
+    layer.corner_pixels = np.array([[0, 1000, 500], [0, 1600, 900]])
+    widget.look_here.click()
+    assert widget.current.window == (slice(1000, 1600), slice(500, 900))
+    viewer.layers.remove(layer)
+    widget.show_image(widget.current)  # the part alone, where it was
+    assert list(widget._own_image.translate) == list(widget._layers[PAINTED].translate) == [1000, 500]
+    assert widget.look_here.isHidden()
+
+
+def test_a_large_file_is_worked_on_whole(app, viewer, tmp_path):
+    write_image(tmp_path / "a.tif", np.zeros((2100, 30), np.uint8))
+    widget = TrainAndCorrect(viewer)
+    widget.open_folder(tmp_path)
+    assert widget._layers[PAINTED].data.shape == (2100, 30)
+    assert widget.look_here.isHidden()
+
+
+def test_segment_all_goes_on_after_an_image_that_cannot_be(app, viewer, discs, instance_model):
+    broken = discs[0][1].astype(float)
+    broken[0, 0] = np.nan
+    for name, image in (("first", discs[0][0]), ("broken", broken), ("last", discs[0][2])):
+        viewer.add_image(image, name=name)
+    widget = TrainAndCorrect(viewer)
+    widget.use_model(instance_model, "loaded")
+    wait(lambda: not widget.jobs.now)
+    widget.segment_all.click()
+    wait(lambda: not widget.jobs.now)
+    assert [image.result is not None for image in widget.session.images] == [True, False, True]
+    assert widget.said.text().startswith("2 of 3 images are segmented")

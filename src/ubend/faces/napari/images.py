@@ -1,6 +1,7 @@
 """The images of a session: planes of arrays and files of folders, each with what is painted and what was found."""
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from ubend.data.annotated import Annotated, Pair, read_pairs, search_pairs
 from ubend.data.formats import Picture, file_stem, image_files, read_images
+from ubend.data.origin import was_written_here
 from ubend.errors import FileError, InputError
 from ubend.faces.napari.painting import BACKGROUND, FIRST, labels_of, painting_of
 
@@ -75,12 +77,7 @@ class Shown:
     @property
     def file_name(self) -> str:
         """The stem of its files."""
-        return self.name.replace("/", "-").replace("\\", "-").replace("[", "").replace("]", "").replace(" ", "_")
-
-    @property
-    def is_large(self) -> bool:
-        """Whether only a part of it is worked on."""
-        return max(self.shape) > LARGE
+        return re.sub(r"[^\w.,()+=@#-]", "-", re.sub(r"[\[\]]", "", self.name).replace(" ", "_"))
 
     @property
     def offset(self) -> tuple[int, int]:
@@ -296,14 +293,16 @@ def _of_pair(pair: Pair) -> list[Shown]:
             _page_name(pair.name, page, pages),
             lambda rows, columns, page=page: _pair(pair)[page].image[rows, columns],  # type: ignore[misc]
             path=pair.images[0],
-            labels=lambda page=page: _without_unlabelled(_pair(pair)[page].labels),  # type: ignore[misc]
+            labels=lambda page=page: _labels(pair, page),  # type: ignore[misc]
         )
         for page in range(pages)
     ]
 
 
-def _without_unlabelled(labels: NDArray[Any]) -> NDArray[Any]:
-    return np.where(labels == UNLABELLED, -1, labels)
+def _labels(pair: Pair, page: int) -> NDArray[Any]:
+    """Give the labels of a page; in masks that a session saved, and no others, one number is what nobody painted."""
+    labels = _pair(pair)[page].labels
+    return np.where(labels == UNLABELLED, -1, labels) if was_written_here(pair.labels) else labels
 
 
 def _of_file(path: Path) -> list[Shown]:

@@ -30,18 +30,30 @@ class Jobs(QObject):  # type: ignore[misc]
     ----------
     changed : callable
         Called when something begins or ends.
+    parent : QObject
+        With which it ends: what is done then, nobody is told.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        super().__init__()
+    def __init__(self, changed: Callable[[], None], parent: QObject) -> None:
+        super().__init__(parent)
         self._changed = changed
         self._waiting: deque[_Job] = deque()
         self._now: _Job | None = None
+        self._worker: Any = None
 
     @property
     def now(self) -> str:
         """Name of what is being done; empty if nothing is."""
         return "" if self._now is None else self._now.name
+
+    @property
+    def must_end(self) -> bool:
+        """Whether napari is closing, and waits for what is being done."""
+        return self._worker is not None and bool(self._worker.abort_requested)
+
+    def has(self, name: str) -> bool:
+        """Say whether such work is being done, or waits."""
+        return name == self.now or any(job.name == name for job in self._waiting)
 
     def put(
         self,
@@ -77,9 +89,9 @@ class Jobs(QObject):  # type: ignore[misc]
         if self._now is not None or not self._waiting:
             return
         job = self._now = self._waiting.popleft()
-        worker = create_worker(lambda: _outcome(job.work))
-        worker.returned.connect(self._end)
-        worker.start()
+        self._worker = create_worker(lambda: _outcome(job.work))
+        self._worker.returned.connect(self._end)
+        self._worker.start()
         self._changed()
 
     def _end(self, outcome: tuple[Any, str]) -> None:

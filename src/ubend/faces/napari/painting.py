@@ -24,6 +24,8 @@ __all__ = [
 
 NOTHING, BACKGROUND, FIRST = 0, 1, 2
 """Numbers painted: not labelled, background, and the first cell or class."""
+_MOST = 2**29
+"""Of labels: with those of a result behind them, and new ones, 32 bits hold them."""
 _COLOURS = 254
 """As many until they begin again: of fewer, more cells than need be would share that of the background."""
 _GRAY = (0.62, 0.62, 0.66, 0.4)
@@ -73,8 +75,8 @@ def painting_of(labels: NDArray[Any]) -> NDArray[np.int32]:
     >>> painting_of(np.array([[-1, 0, 1, 7]])).tolist()
     [[0, 1, 2, 8]]
     """
-    if (largest := int(labels.max(initial=0))) >= 2**31 - 1:
-        raise InputError(f"labels are numbers up to {2**31 - 2} here, not {largest}: number them anew")
+    if (largest := int(labels.max(initial=0))) > _MOST:
+        raise InputError(f"labels are numbers up to {_MOST} here, not {largest}: number them anew")
     return np.maximum(labels.astype(np.int64) + 1, NOTHING).astype(np.int32)
 
 

@@ -1,5 +1,6 @@
 """The loop: paint, train, look, correct, train on. What the widget does, without a window."""
 
+import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,13 +49,16 @@ class Session:
     model: "Model | None" = None
 
     def add(self, found: Iterable[Shown]) -> list[Shown]:
-        """Take images in; a name that is there already gets a number."""
-        taken, new = {image.name for image in self.images}, []
+        """Take images in, but for files that are there; a name under which another is saved already gets a number."""
+        there = {image.path for image in self.images if image.layer is None and image.path is not None}
+        taken, new = {image.file_name.casefold() for image in self.images}, []
         for image in found:
+            if image.layer is None and image.path in there:
+                continue  # trained on and held out at once, it would tell of a score that is not
             name, number = image.name, 2
-            while image.name in taken:
+            while image.file_name.casefold() in taken:
                 image.name, number = f"{name} ({number})", number + 1
-            taken.add(image.name)
+            taken.add(image.file_name.casefold())
             new.append(image)
         self.images += new
         return new
@@ -93,7 +97,7 @@ class Session:
         return max(ranked, key=lambda image: image.unsure or 0.0, default=None)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write what is painted, the model, the results and their tables of objects.
+        """Write what is painted, the model, its results and their tables of objects.
 
         `ubend train FOLDER --ignore 65535` trains on such a folder, and opened in napari it goes on where it was.
 
@@ -114,7 +118,7 @@ class Session:
             If there is nothing to save.
         """
         folder, painted = Path(folder), [image for image in self.images if image.is_annotated]
-        found = [image for image in self.images if image.result is not None]
+        found = [image for image in self.images if image.result is not None and image.result_of is self.model]
         if not painted and not found and self.model is None:
             raise InputError("nothing is painted and no model is trained: there is nothing to save")
         endings = [".tif", "_objects.csv"] if self.kind == "instances" else [".tif"]
@@ -123,6 +127,10 @@ class Session:
             *(folder / RESULTS / f"{image.file_name}{ending}" for image in found for ending in endings),
             *([] if self.model is None else [folder / MODEL]),
         ]
+        for image in painted:
+            others = sorted((folder / IMAGES).glob(f"{glob.escape(image.file_name)}.*"))
+            if other := next((one for one in others if one.suffix != ".tif"), None):
+                raise FileError(f"{other} has the name of an image to be saved: choose another folder")
         for path in paths:
             if path.exists() and not was_written_here(path):
                 raise FileError(f"{path} was not written by ubend: it is not replaced, choose another folder")
@@ -131,7 +139,8 @@ class Session:
         for image in painted:
             one, name = image.annotated(), f"{image.file_name}.tif"
             write_image(folder / IMAGES / name, one.image, pixel_size=one.pixel_size, overwrite=True)
-            labels = np.where(one.labels < 0, UNLABELLED, one.labels)
+            labels = np.where(one.labels == UNLABELLED, one.labels.max() + 1, one.labels)  # a cell of that number
+            labels = np.where(one.labels < 0, UNLABELLED, labels)
             write_labels(folder / MASKS / name, labels, pixel_size=one.pixel_size, overwrite=True)
         for image in found:
             _write_result(folder / RESULTS / f"{image.file_name}.tif", image, objects=self.kind == "instances")

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import CyclicLabelColormap
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import (
-    QApplication,
     QComboBox,
     QDoubleSpinBox,
     QFileDialog,
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainAndCorrect"]
 
 PAINTED, RESULT = "painted", "result"
+_OURS = "session of ubend"
 MINUTES = 2.0
 _KINDS = {"single cells, also touching ones": "instances", "classes: tissue, sky, trees …": "classes"}
 _FIRST_STEPS = (
@@ -77,9 +77,9 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self.viewer = napari_viewer
-        self.session = Session()
+        self.session = _left_by_a_closed_widget(napari_viewer) or Session()
         self.current: Shown | None = None
-        self.jobs = Jobs(self._on_jobs)
+        self.jobs = Jobs(self._on_jobs, self)
         self._layers: dict[str, Any] = {}
         self._own_image: Any = None
         self._busy_with_layers = False
@@ -90,15 +90,33 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         self._timer.setInterval(200)
         self._timer.timeout.connect(self._show_progress)
         self._build()
+        self.kind.setCurrentText(next(words for words, value in _KINDS.items() if value == self.session.kind))
+        for image in self.session.images:
+            self.list.addItem(QListWidgetItem(image.name))
+        known = {id(image.layer) for image in self.session.images}
         for layer in list(self.viewer.layers):
-            self._take_layer(layer)
-        self.viewer.layers.events.inserted.connect(self._on_inserted)
-        self.viewer.layers.events.removed.connect(self._on_removed)
-        self.viewer.dims.events.current_step.connect(self._on_slider)
-        QApplication.instance().aboutToQuit.connect(self._stop.set)
+            if id(layer) not in known:
+                self._take_layer(layer)
+        self._follow = (
+            (self.viewer.layers.events.inserted, self._on_inserted),
+            (self.viewer.layers.events.removed, self._on_removed),
+            (self.viewer.dims.events.current_step, self._on_slider),
+        )
+        for emitter, slot in self._follow:
+            emitter.connect(slot)
+        self.destroyed.connect(self._stop.set)
         if self.session.images:
             self.show_image(self.session.images[0])
         self._refresh()
+
+    def event(self, event: Any) -> bool:
+        """Handle an event of Qt: napari drops a widget that is closed, out of its dock, and never shows it again."""
+        if event.type() == QEvent.ParentChange and self.parent() is None:
+            self._keep_painting()
+            for emitter, slot in self._follow:
+                emitter.disconnect(slot)
+            self.deleteLater()
+        return bool(super().event(event))
 
     # what it looks like
 
@@ -176,7 +194,8 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         self.segment_all.setEnabled(may_segment)
         self.save.setEnabled(bool(self.session.images) or model is not None)
         self.next.setEnabled(self.session.next_to_annotate() is not None)
-        self.look_here.setVisible(self.current is not None and self.current.is_large)
+        now = self.current
+        self.look_here.setVisible(now is not None and now.window is not None and self._is_shown(now))
         for row, image in enumerate(self.session.images):
             words = image.in_words()
             self.list.item(row).setText(f"{image.name}   {words}" if words else image.name)
@@ -208,19 +227,19 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def open_folder(self, folder: str | Path) -> None:
         """Take in the images of a folder, and the labels that it holds."""
         with self._saying_errors():
-            found = images_in_folder(folder)
-            self._add(found)
+            found = self._add(images_in_folder(folder))
             with_labels = sum(image.labels is not None for image in found)
             self.say(f"{len(found)} images, {with_labels} of them with labels.")
             if found:
                 self.show_image(found[0])
 
-    def _add(self, found: list[Shown]) -> None:
-        self.session.add(found)
+    def _add(self, found: list[Shown]) -> list[Shown]:
+        new = self.session.add(found)
         with _silent(self.list):
-            for image in found:
+            for image in new:
                 self.list.addItem(QListWidgetItem(image.name))
         self._refresh()
+        return new
 
     def _take_layer(self, layer: Any) -> None:
         """Take in the images of a layer that a person has opened."""
@@ -291,8 +310,12 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
             self._segment_one(image, may_be_dropped=True)
         self._refresh()
 
+    def _is_shown(self, image: Shown) -> bool:
+        """Whether a layer of a person shows it."""
+        return image.layer is not None and image.layer in self.viewer.layers
+
     def _show_pixels(self, image: Shown) -> None:
-        mine = image.layer is not None and image.layer in self.viewer.layers
+        mine = self._is_shown(image)
         if self._own_image is not None and self._own_image in self.viewer.layers:
             self.viewer.layers.remove(self._own_image)
         self._own_image = None
@@ -304,7 +327,10 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
             pixels, _ = image.pixels()
             colour = pixels.ndim == 3 and pixels.shape[-1] in (3, 4)
             data = pixels if colour or pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-            self._own_image = self.viewer.add_image(data, name=image.name, rgb=colour)
+            place = None if image.window is None else image.offset
+            self._own_image = self.viewer.add_image(
+                data, name=image.name, rgb=colour, translate=place, metadata={_OURS: self.session}
+            )
             self.viewer.layers.move(self.viewer.layers.index(self._own_image), 0)
             self.viewer.reset_view()
         elif image.plane:
@@ -317,7 +343,8 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def _show_labels(self, name: str, data: Any, image: Shown) -> Any:
         layer = self._layers.get(name)
         if layer is None or layer not in self.viewer.layers:
-            layer = self.viewer.add_labels(data, name=name, opacity=0.6 if name == PAINTED else 0.5)
+            opacity = 0.6 if name == PAINTED else 0.5
+            layer = self.viewer.add_labels(data, name=name, opacity=opacity, metadata={_OURS: self.session})
             layer.colormap = CyclicLabelColormap(colors=colours() if name == PAINTED else np.delete(colours(), 1, 0))
             if name == RESULT:
                 layer.contour = 2
@@ -325,11 +352,13 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
             self._layers[name] = layer
         else:
             layer.data = data
+            layer._reset_history()  # Ctrl-Z would put strokes of the image before into this one
         below = image.layer
-        scale, offset = (1.0, 1.0), (0.0, 0.0)
-        if below is not None and below in self.viewer.layers:
+        scale, offset, units = (1.0, 1.0), (0.0, 0.0), ("pixel", "pixel")
+        if self._is_shown(image):
             scale, offset = tuple(below.scale[-2:]), tuple(below.translate[-2:])
-        layer.scale = scale
+            units = below.units[-2:]
+        layer.scale, layer.units = scale, units
         layer.translate = [o + s * at for o, s, at in zip(offset, scale, image.offset, strict=True)]
         layer.refresh()
         return layer
@@ -350,7 +379,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def _on_look_here(self) -> None:
         """Move the part of a large image that is worked on; one that is painted stays, and this is another."""
         image = self.current
-        if image is None or image.layer is None:
+        if image is None or not self._is_shown(image):
             return
         part = part_seen(image.shape, self._corners(image))
         self._keep_painting()
@@ -372,8 +401,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def _corners(self, image: Shown) -> tuple[list[float], list[float]]:
         """First and last pixel of a layer that is in view, in the pixels of its largest level."""
         layer = image.layer
-        corners = np.asarray(layer.corner_pixels, float)[:, -3:-1] if layer.rgb and layer.ndim == 3 else None
-        corners = np.asarray(layer.corner_pixels, float)[:, -2:] if corners is None else corners
+        corners = np.asarray(layer.corner_pixels, float)[:, -2:]
         if layer.multiscale:
             corners = corners * np.asarray(layer.downsample_factors[layer.data_level], float)[-2:]
         return list(corners[0]), list(corners[1])
@@ -481,15 +509,15 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def _on_step(self, progress: "Progress") -> bool:
         """Note, in the thread that trains, where it is; say whether it is to stop."""
         self._progress = progress
-        return self._stop.is_set()
+        return self._stop.is_set() or self.jobs.must_end
 
     def _show_progress(self) -> None:
-        if self._progress is not None and not self._stop.is_set():
+        if self.jobs.now == "train" and self._progress is not None and not self._stop.is_set():
             now = self._progress
             self.bar.setValue(round(1000 * now.share))
             left = max(0, round(now.seconds_left))
             self.say(f"{self._plan}\nStep {now.step}, energy {now.energy:.3f}, {left // 60}:{left % 60:02d} left.")
-        if self.jobs.now != "train":
+        if not self.jobs.has("train"):
             self._timer.stop()
             self.bar.setValue(0)
 
@@ -544,7 +572,12 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
             if then is not None:
                 then()
 
-        self.jobs.put("segment", partial(segment, model, image), done, self._on_failed, may_be_dropped=may_be_dropped)
+        def failed(reason: str) -> None:
+            self._on_failed(reason)
+            if then is not None:
+                then()
+
+        self.jobs.put("segment", partial(segment, model, image), done, failed, may_be_dropped=may_be_dropped)
 
     def _say_result(self, name: str, largest: int) -> None:
         first = self.said.text().split("\n")[0]
@@ -565,9 +598,19 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
 
     def _segment_rest(self, left: list[Shown], of: int) -> None:
         if not left:
-            total = sum(int(i.result.max(initial=0)) for i in self.session.images if i.result is not None)
-            objects = f", {total} objects" if self.session.kind == "instances" else ""
-            self.say(f"All {len(self.session.images)} images are segmented{objects}. Save… writes them.")
+            images, model = self.session.images, self.session.model
+            found = [i.result for i in images if i.result is not None and i.result_of is model]
+            objects = (
+                f", {sum(int(r.max(initial=0)) for r in found)} objects" if self.session.kind == "instances" else ""
+            )
+            if len(found) == len(images):
+                self.say(f"All {len(images)} images are segmented{objects}. Save… writes them.")
+            else:
+                missing = next(i for i in images if i.result_of is not model)
+                self.say(
+                    f"{len(found)} of {len(images)} images are segmented{objects}. Of the others is {missing.name}: "
+                    "Segment says why."
+                )
             return
         self._segment_one(left[0], then=partial(self._segment_rest, left[1:], of))
         self.say(f"Segmenting {of - len(left) + 1} of {of}: {left[0].name}")
@@ -601,6 +644,15 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         with self._saying_errors():
             written = self.session.save(folder)
             self.say(f"{len(written)} files in {folder}. Opened again with Open folder…, it goes on from there.")
+
+
+def _left_by_a_closed_widget(viewer: Any) -> Session | None:
+    """Take its layers out of the viewer, and from them the session: what was painted is not lost."""
+    left = None
+    for layer in [layer for layer in viewer.layers if _OURS in layer.metadata]:
+        left = layer.metadata[_OURS]
+        viewer.layers.remove(layer)
+    return left
 
 
 def _trained_words(model: "Model") -> str:
