@@ -85,7 +85,7 @@ def test_a_folder_of_images_with_labels_for_some(tmp_path):
     write_image(tmp_path / "images" / "a.tif", np.arange(6, dtype=np.uint8).reshape(2, 3))
     write_image(tmp_path / "images" / "b.tif", np.zeros((2, 3), np.uint16))
     write_labels(tmp_path / "masks" / "a.tif", labels)
-    with_labels, without = sorted(images_in_folder(tmp_path), key=lambda image: image.name)
+    with_labels, without = sorted(images_in_folder(tmp_path)[0], key=lambda image: image.name)
     assert with_labels.is_annotated
     assert not without.is_annotated
     assert with_labels.in_words() == "has labels"
@@ -98,12 +98,29 @@ def test_a_folder_of_images_with_labels_for_some(tmp_path):
 def test_a_folder_of_images_alone(tmp_path):
     write_image(tmp_path / "a.tif", np.zeros((4, 4, 3), np.uint8))
     write_image(tmp_path / "b.tif", np.zeros((4, 4), np.uint8))
-    assert [image.name for image in images_in_folder(tmp_path)] == ["a", "b"]
+    assert [image.name for image in images_in_folder(tmp_path)[0]] == ["a", "b"]
 
 
 def test_a_folder_without_images(tmp_path):
     with pytest.raises(FileError, match="no image that can be read"):
         images_in_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "painted"),
+    [
+        ([[0, 255], [255, 0]], "classes", [[1, 2], [2, 1]]),
+        ([[0, 1], [1, 0]], "classes", [[1, 2], [2, 1]]),
+        ([[0, 3], [7, 0], [9, 12]], "instances", [[1, 4], [8, 1], [10, 13]]),
+        ([[0, UNLABELLED], [1, 2]], None, [[1, 0], [2, 3]]),
+    ],
+)
+def test_what_labels_mean_is_seen_from_their_values(labels, kind, painted, tmp_path):
+    write_image(tmp_path / "a.tif", np.zeros((len(labels), 2), np.uint8))
+    write_labels(tmp_path / "a_mask.tif", np.array(labels))
+    [image], seen = images_in_folder(tmp_path)
+    assert seen == kind
+    assert image.painting().tolist() == painted
 
 
 def test_labels_that_could_be_two_things_are_asked_for(tmp_path):

@@ -71,10 +71,10 @@ def test_a_new_cell_has_a_number_of_its_own():
     assert new_number(np.array([[7, 1]])) == 8
 
 
-def test_background_is_gray_and_neighbouring_cells_differ():
+def test_background_is_pale_and_neighbouring_cells_differ():
     table = colours()
     assert table[0, 3] == 0
-    assert np.ptp(table[BACKGROUND, :3]) < 0.1
+    assert table[BACKGROUND, 3] < 0.5 < table[FIRST:, 3].min()
     steps = np.abs(np.diff(table[FIRST:, :3], axis=0)).max(1)
     assert steps.min() > 0.2
     assert np.ptp(table[FIRST:, :3], axis=1).min() > 0.2

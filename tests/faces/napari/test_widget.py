@@ -232,7 +232,8 @@ def test_a_folder_with_labels(app, viewer, discs, tmp_path):
     write_labels(tmp_path / "masks" / "a.tif", discs[1][0] // 255)
     widget = TrainAndCorrect(viewer)
     widget.open_folder(tmp_path)
-    assert widget.said.text() == "1 images, 1 of them with labels."
+    assert widget.said.text() == "1 image, 1 of them with labels."
+    assert widget.session.kind == "classes"  # foreground and background
     assert (widget._layers[PAINTED].data == painting_of(discs[1][0] // 255)).all()
 
 

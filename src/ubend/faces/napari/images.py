@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ubend.data.annotated import Annotated, Pair, read_pairs, search_pairs
+from ubend.data.annotated import (
+    Annotated,
+    Kind,
+    Pair,
+    Task,
+    class_indices,
+    infer_task,
+    read_pairs,
+    search_pairs,
+)
 from ubend.data.formats import Picture, file_stem, image_files, read_images
 from ubend.data.origin import was_written_here
 from ubend.errors import FileError, InputError
@@ -26,6 +35,8 @@ LEAST = 64
 UNLABELLED = 65535
 """In saved masks, of pixels on which nothing is painted."""
 MOST_PLANES = 5000
+LOOKED_AT = 16
+"""Annotated images of a folder by which it is seen what labels mean."""
 _MAY_BE_STACKS = {".tif", ".tiff", ".npy", ".gif"}
 Window = tuple[slice, slice]
 
@@ -238,7 +249,7 @@ def part_seen(
     return part[0], part[1]
 
 
-def images_in_folder(folder: str | Path) -> list[Shown]:
+def images_in_folder(folder: str | Path) -> tuple[list[Shown], Kind | None]:
     """List the images of a folder, with their labels where it has some.
 
     Parameters
@@ -250,6 +261,9 @@ def images_in_folder(folder: str | Path) -> list[Shown]:
     -------
     list of Shown
         Files are read when they are shown. A stack of a file is one image a page.
+    kind : {"instances", "classes"} or None
+        What the labels mean, as `annotated.infer_task` sees it; foreground and background are two classes. None
+        without labels, and where a session has saved a painting that is not complete: that may mean anything.
 
     Raises
     ------
@@ -268,8 +282,18 @@ def images_in_folder(folder: str | Path) -> list[Shown]:
         lone = tuple(image_files(folder / "images" if (folder / "images").is_dir() else folder))
     if not pairs and not lone:
         raise FileError(f"{folder} holds no image that can be read: TIFF, PNG, JPEG, BMP")
-    groups = [*map(_of_pair, pairs), *map(_of_file, lone)]
-    return list(itertools.chain.from_iterable(groups))
+    task = _task_of(pairs)
+    groups = [*(_of_pair(pair, task) for pair in pairs), *map(_of_file, lone)]
+    kind: Kind | None = None if task is None else "instances" if task.kind == "instances" else "classes"
+    return list(itertools.chain.from_iterable(groups)), kind
+
+
+def _task_of(pairs: Sequence[Pair]) -> Task | None:
+    """See from some labels, evenly from the whole folder, what they mean."""
+    some = pairs[:: -(-len(pairs) // LOOKED_AT)] if pairs else ()
+    labels = [_as_in_the_file(pair, page) for pair in some for page in range(len(_pair(pair)))]
+    incomplete = any((one < 0).any() for one in labels)
+    return infer_task(labels) if labels and not incomplete else None
 
 
 def _refuse(_files: Sequence[Path], reason: str) -> None:
@@ -286,20 +310,25 @@ def _pictures(path: Path) -> list[Picture]:
     return read_images(path)
 
 
-def _of_pair(pair: Pair) -> list[Shown]:
+def _of_pair(pair: Pair, task: Task | None) -> list[Shown]:
     pages = len(_pair(pair)) if pair.images[0].suffix.lower() in _MAY_BE_STACKS else 1
     return [
         Shown(
             _page_name(pair.name, page, pages),
             lambda rows, columns, page=page: _pair(pair)[page].image[rows, columns],  # type: ignore[misc]
             path=pair.images[0],
-            labels=lambda page=page: _labels(pair, page),  # type: ignore[misc]
+            labels=lambda page=page: _labels(pair, page, task),  # type: ignore[misc]
         )
         for page in range(pages)
     ]
 
 
-def _labels(pair: Pair, page: int) -> NDArray[Any]:
+def _labels(pair: Pair, page: int, task: Task | None) -> NDArray[Any]:
+    labels = _as_in_the_file(pair, page)
+    return labels if task is None else class_indices(labels, task)
+
+
+def _as_in_the_file(pair: Pair, page: int) -> NDArray[Any]:
     """Give the labels of a page; in masks that a session saved, and no others, one number is what nobody painted."""
     labels = _pair(pair)[page].labels
     return np.where(labels == UNLABELLED, -1, labels) if was_written_here(pair.labels) else labels

@@ -28,7 +28,7 @@ _MOST = 2**29
 """Of labels: with those of a result behind them, and new ones, 32 bits hold them."""
 _COLOURS = 254
 """As many until they begin again: of fewer, more cells than need be would share that of the background."""
-_GRAY = (0.62, 0.62, 0.66, 0.4)
+_BLUE = (0.36, 0.52, 0.92, 0.45)
 _GOLDEN_RATIO = 0.61803398875
 
 
@@ -136,7 +136,7 @@ def new_number(painted: NDArray[Any]) -> int:
 
 
 def colours() -> NDArray[np.float32]:
-    """Give the colours of the numbers: gray for the background, and hues that differ from one number to the next.
+    """Give the colours of the numbers: a pale blue for the background, and hues that differ from number to number.
 
     Returns
     -------
@@ -145,11 +145,11 @@ def colours() -> NDArray[np.float32]:
 
     Examples
     --------
-    >>> colours()[:2].tolist() == [[0, 0, 0, 0], list(map(np.float32, _GRAY))]
+    >>> colours()[:2].tolist() == [[0, 0, 0, 0], list(map(np.float32, _BLUE))]
     True
     """
     hue = (np.arange(_COLOURS) * _GOLDEN_RATIO) % 1.0
     ramps = np.abs((hue[:, None] * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
     found = np.concatenate([0.25 + 0.75 * np.clip(ramps, 0, 1), np.ones((_COLOURS, 1))], axis=1)
-    found[NOTHING], found[BACKGROUND] = 0.0, _GRAY
+    found[NOTHING], found[BACKGROUND] = 0.0, _BLUE
     return found.astype(np.float32)

@@ -40,6 +40,7 @@ from ubend.faces.napari.painting import (
     with_the_rest_background,
 )
 from ubend.faces.napari.session import Session, segment, train_on, unsure_of
+from ubend.run.normalisation import count
 
 if TYPE_CHECKING:
     from ubend.run.model import Model
@@ -90,9 +91,10 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         self._timer.setInterval(200)
         self._timer.timeout.connect(self._show_progress)
         self._build()
-        self.kind.setCurrentText(next(words for words, value in _KINDS.items() if value == self.session.kind))
+        self._set_kind(self.session.kind)
         for image in self.session.images:
             self.list.addItem(QListWidgetItem(image.name))
+            self._describe(image)
         known = {id(image.layer) for image in self.session.images}
         for layer in list(self.viewer.layers):
             if id(layer) not in known:
@@ -125,13 +127,14 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         self.list.setMinimumHeight(90)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
         self.list.currentRowChanged.connect(self._on_row)
+        self.load = _button("Load model…", self._on_load, "A model.safetensors, to look at or to train on from")
         self.next = _button("Next to annotate", self._on_next, "The image of which the model is least sure")
         self.look_here = _button("Work on what is seen", self._on_look_here, "Of a large image: move to this part")
         images = _group(
             "Images",
             _row(
                 _button("Open folder…", self._on_open, "Images, or images with labels in any common layout"),
-                _button("Load model…", self._on_load, "A model.safetensors, to look at its results or to train on"),
+                self.load,
             ),
             self.list,
             _row(self.next, self.look_here),
@@ -174,8 +177,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         self.said.setMinimumHeight(110)
         layout = QVBoxLayout(self)
         for part in (images, paint, train, result, self.said):
-            layout.addWidget(part)
-        layout.addStretch()
+            layout.addWidget(part, stretch=part is images)
 
     def _refresh(self) -> None:
         """Bring buttons and list into line with what there is."""
@@ -196,10 +198,15 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         self.next.setEnabled(self.session.next_to_annotate() is not None)
         now = self.current
         self.look_here.setVisible(now is not None and now.window is not None and self._is_shown(now))
-        for row, image in enumerate(self.session.images):
-            words = image.in_words()
-            self.list.item(row).setText(f"{image.name}   {words}" if words else image.name)
-            self.list.item(row).setToolTip(image.name)
+        if now is not None:
+            self._describe(now)
+        self.load.setEnabled(not training)
+
+    def _describe(self, image: Shown) -> None:
+        """Say in its row of the list what is known of an image."""
+        item, words = self.list.item(self.session.images.index(image)), image.in_words()
+        item.setText(f"{image.name}   {words}" if words else image.name)
+        item.setToolTip(image.name)
 
     def _on_jobs(self) -> None:
         self._refresh()
@@ -227,9 +234,12 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def open_folder(self, folder: str | Path) -> None:
         """Take in the images of a folder, and the labels that it holds."""
         with self._saying_errors():
-            found = self._add(images_in_folder(folder))
+            listed, kind = images_in_folder(folder)
+            found = self._add(listed)
+            if kind is not None:
+                self._set_kind(kind)
             with_labels = sum(image.labels is not None for image in found)
-            self.say(f"{len(found)} images, {with_labels} of them with labels.")
+            self.say(f"{count(len(found), 'image')}, {with_labels} of them with labels.")
             if found:
                 self.show_image(found[0])
 
@@ -238,6 +248,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         with _silent(self.list):
             for image in new:
                 self.list.addItem(QListWidgetItem(image.name))
+                self._describe(image)
         self._refresh()
         return new
 
@@ -414,6 +425,9 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
             self.begin.setCurrentIndex(1)
         self._refresh()
 
+    def _set_kind(self, kind: str) -> None:
+        self.kind.setCurrentText(next(words for words, value in _KINDS.items() if value == kind))
+
     def _on_new_cell(self) -> None:
         self._keep_painting()
         if self.session.kind == "instances":
@@ -503,7 +517,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
 
     def _on_plan(self, contract: Any, trained_on: int, held_out: int) -> None:
         """Note, in the thread that trains, what will be done."""
-        of = f"{trained_on} images, {held_out} more held out" if held_out else f"{trained_on} images"
+        of = count(trained_on, "image") + (f", {held_out} more held out" if held_out else "")
         self._plan = f"Training on {of}: {contract.provenance['plan'][0].split(';')[0]}."
 
     def _on_step(self, progress: "Progress") -> bool:
@@ -530,9 +544,10 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def use_model(self, model: "Model", words: str) -> None:
         """Take a model, show its result on the image in view at once, then rank the other images."""
         self.session.use(model)
-        if (kind := model.contract.task.kind) in _KINDS.values():
-            self.kind.setCurrentText(next(words for words, value in _KINDS.items() if value == kind))
+        self._set_kind("instances" if model.contract.task.kind == "instances" else "classes")
         self.begin.setCurrentIndex(0)
+        for image in self.session.images:
+            self._describe(image)
         self.say(words)
         if self.current is not None:
             self._segment_one(self.current)
@@ -582,7 +597,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
     def _say_result(self, name: str, largest: int) -> None:
         first = self.said.text().split("\n")[0]
         lines = [first] if first.startswith("Trained") else []
-        lines += [f"{largest} objects in {name}."] if self.session.kind == "instances" else []
+        lines += [f"{count(largest, 'object')} in {name}."] if self.session.kind == "instances" else []
         self.say("\n".join(lines))
 
     def _on_segment(self) -> None:
@@ -626,6 +641,7 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         def done(unsure: float) -> None:
             if self.session.model is model:
                 image.unsure = unsure
+                self._describe(image)
 
         def failed(reason: str) -> None:
             image.unsure = 0.0  # it is not asked again
