@@ -89,9 +89,12 @@ def test_weights_without_bound_are_told(contract):
         validate(net, held_out(joined=False), contract)
 
 
-def choice(contract, image, truth):
-    tuned = tune_objects(UNet(contract.network), [Annotated("one", image.astype(np.float32), truth, None)], contract)
-    return tuned.objects
+def choice(contract, image, truth, times=5):
+    """Choose on an image that is there `times` × `times` times over, side by side: of two objects all is chance."""
+    many = np.kron(np.arange(times**2).reshape(times, times), np.full(truth.shape, truth.max()))
+    truth = np.where(np.tile(truth, (times, times)) > 0, np.tile(truth, (times, times)) + many, 0).astype(np.int32)
+    one = Annotated("one", np.tile(image, (times, times)).astype(np.float32), truth, None)
+    return tune_objects(UNet(contract.network), [one], contract).objects
 
 
 def squares(side=60):
@@ -117,11 +120,11 @@ def test_the_smallest_object_is_chosen(contract):
 
 
 @pytest.mark.usefixtures("image_is_probability")
-def test_a_choice_is_left_only_for_one_that_is_clearly_better(contract, monkeypatch):
+def test_of_few_objects_a_choice_is_left_only_for_one_that_is_much_better(contract):
     image, truth = squares()
-    image[5:35, 5:35] = np.where(truth[5:35, 5:35] > 0, 0.9, 0.65)
-    monkeypatch.setattr("ubend.run.validation.WORTH", 1.0)
-    assert choice(contract, image, truth) == contract.objects
+    image[16:24, 16:24] = 0.1  # a hole in one of two
+    assert choice(contract, image, truth, times=5).fill_holes
+    assert choice(contract, image, truth, times=1) == contract.objects
 
 
 @pytest.mark.usefixtures("image_is_probability")
@@ -161,7 +164,7 @@ def test_a_learned_distance_is_parted_by_shares(contract, monkeypatch):
     truth[5:15, 2:20], truth[5:15, 20:38] = 1, 2
     image = np.where(truth > 0, 0.9, 0.1).astype(np.float32)
     distance = np.where(truth > 0, 0.5 + 0.25 * np.minimum(abs(np.arange(40) - 19.5) / 9, 1), 0)
-    maps = np.stack([1 - image, image, distance]).astype(np.float32)
+    maps = np.tile(np.stack([1 - image, image, distance]), (5, 5)).astype(np.float32)
     monkeypatch.setattr(validation, "predict_probabilities", lambda *_args, **_choices: maps)
     learns = replace(contract, network=replace(contract.network, classes=3), objects=ObjectRules(split=0.3))
     assert choice(learns, image, truth).split == 0.15

@@ -407,7 +407,8 @@ def _objects_out_of_fold(
         """Start from round numbers, so that the folds try the same rules, which are then worked out once."""
         score = lambda rules: mean_precision([matched(number, rules) for number in numbers])  # noqa: E731
         start = replace(start, smallest=_rounded(start.smallest))
-        return best_rules(start, contract, score, seconds_left=seconds_left)
+        objects = sum(matched(number, start)[0].n_truth for number in numbers)
+        return best_rules(start, contract, score, objects=objects, seconds_left=seconds_left)
 
     of_all = chosen(tuned_on, contract.objects)
     results: list[NDArray[Any]] = [np.empty(0)] * len(images)

@@ -25,8 +25,8 @@ SPLITS = (0.0, 0.75, 1.5, 3.0)
 SPLITS_OF_DISTANCE = (0.15, 0.1, 0.2, 0.3, 0.05, 0.0)
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
 """What is tried on the held-out images; of equals the first is taken."""
-WORTH = 0.01
-"""By how much a choice must be better to be taken: with few images, less is chance."""
+LEAST_WORTH, MOST_WORTH, OBJECTS_WORTH = 0.01, 0.2, 2
+"""By how much a choice must be better to be taken, and of how many objects that is the score: less is chance."""
 MOST_TUNED_ON = 2**22
 """Pixels of all images beyond which `tune_objects` takes no more of them."""
 IOU_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -81,7 +81,9 @@ def tune_objects(
         results = (predict_labels(candidate, p) for p in probabilities)
         return mean_precision([match(truth, result) for truth, result in zip(truths, results, strict=True)])
 
-    chosen = replace(contract, objects=best_rules(contract.objects, contract, score, seconds_left=seconds_left))
+    objects = sum(np.unique(truth[truth > 0]).size for truth in truths)
+    rules = best_rules(contract.objects, contract, score, objects=objects, seconds_left=seconds_left)
+    chosen = replace(contract, objects=rules)
     looked_at = [(image, p) for image, p in zip(images, probabilities, strict=False) if image.name in scored]
     if not looked_at:
         return chosen
@@ -96,9 +98,14 @@ def best_rules(
     contract: Contract,
     score: Callable[[ObjectRules], float],
     *,
+    objects: int,
     seconds_left: Callable[[], float] = lambda: math.inf,
 ) -> ObjectRules:
-    """Choose one rule after the other, each best for those before; of equals the one at the start is left."""
+    """Choose one rule after the other, each best for those before; of equals the one at the start is left.
+
+    Where the score is that of few `objects`, a choice must be better by more: by about two of them.
+    """
+    worth = min(max(LEAST_WORTH, OBJECTS_WORTH / max(1, objects)), MOST_WORTH)
     began = perf_counter()
     best, best_score = start, score(start)
     slowest = perf_counter() - began
@@ -109,7 +116,7 @@ def best_rules(
                 return best
             candidate = replace(best, **{name: value})
             found = score(candidate) if candidate != best else best_score
-            if found > max(best_score, start_score + WORTH):
+            if found > max(best_score, start_score + worth):
                 best, best_score = candidate, found
     return best
 

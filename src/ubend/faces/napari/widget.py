@@ -51,6 +51,8 @@ __all__ = ["TrainAndCorrect"]
 PAINTED, RESULT = "painted", "result"
 _OURS = "session of ubend"
 MINUTES = 2.0
+_KEPT = ("opacity", "visible", "blending", "contour", "brush_size", "contiguous", "preserve_labels", "mode")
+"""What a person has set of a layer, and finds again on the next image."""
 _KINDS = {"single cells, also touching ones": "instances", "classes: tissue, sky, trees …": "classes"}
 _FIRST_STEPS = (
     "1. Open a folder, or drop images into napari.\n"
@@ -353,17 +355,10 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
 
     def _show_labels(self, name: str, data: Any, image: Shown) -> Any:
         layer = self._layers.get(name)
-        if layer is None or layer not in self.viewer.layers:
-            opacity = 0.6 if name == PAINTED else 0.5
-            layer = self.viewer.add_labels(data, name=name, opacity=opacity, metadata={_OURS: self.session})
-            layer.colormap = CyclicLabelColormap(colors=colours() if name == PAINTED else np.delete(colours(), 1, 0))
-            if name == RESULT:
-                layer.contour = 2
-            layer.events.paint.connect(self._on_paint) if name == PAINTED else None
-            self._layers[name] = layer
-        else:
+        if layer is not None and layer in self.viewer.layers and name == RESULT:
             layer.data = data
-            layer._reset_history()  # Ctrl-Z would put strokes of the image before into this one
+        else:
+            layer = self._new_labels(name, data, layer)
         below = image.layer
         scale, offset, units = (1.0, 1.0), (0.0, 0.0), ("pixel", "pixel")
         if self._is_shown(image):
@@ -372,6 +367,21 @@ class TrainAndCorrect(QWidget):  # type: ignore[misc]
         layer.scale, layer.units = scale, units
         layer.translate = [o + s * at for o, s, at in zip(offset, scale, image.offset, strict=True)]
         layer.refresh()
+        return layer
+
+    def _new_labels(self, name: str, data: Any, before: Any) -> Any:
+        """Add a layer in the place of one before; to paint each image has its own, or Ctrl-Z would mix them."""
+        kept = {} if before is None else {key: getattr(before, key) for key in _KEPT}
+        if before is not None and before in self.viewer.layers:
+            self.viewer.layers.remove(before)
+        layer = self.viewer.add_labels(data, name=name, metadata={_OURS: self.session})
+        layer.colormap = CyclicLabelColormap(colors=colours() if name == PAINTED else np.delete(colours(), 1, 0))
+        layer.opacity, layer.contour = (0.6, 0) if name == PAINTED else (0.5, 2)
+        for key, value in kept.items():
+            setattr(layer, key, value)
+        if name == PAINTED:
+            layer.events.paint.connect(self._on_paint)
+        self._layers[name] = layer
         return layer
 
     def _keep_painting(self, layer: Any = None) -> None:
