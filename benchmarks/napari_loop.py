@@ -51,7 +51,7 @@ def main() -> None:
         table = markdown_table(["after", "seconds from the start of the program", "AP@0.5 (pooled)", "what"], rows)
         print(table)
         if asked.try_out is None:
-            small = Image.open(pictures / "corrected.png").convert("RGB").quantize(256)
+            small = Image.open(pictures / "trained.png").convert("RGB").quantize(256)
             small.save(PICTURE, optimize=True)
             write_section("napari", f"{table}\n\n{machine()}\n\nCommand: `python benchmarks/napari_loop.py`")
 
