@@ -193,7 +193,7 @@ def test_rules_for_objects_are_told_and_can_be_others(data, instance_model, tmp_
     said = run("predict", tmp_path / "cells.safetensors", image, "--out", tmp_path / "none", *wanted)
     assert (
         "Objects, as asked for: pixels of a probability above 0.9 (threshold); cut apart at narrow places (split 2 px)"
-        "; without those of fewer than 9999 pixels (smallest) or cut by the border of the image; holes kept; "
+        "; without objects of fewer than 9999 pixels (smallest) or cut by the border of the image; holes kept; "
         "gaps between them kept"
     ) in said
     assert re.search(r"disc_0 +0 ", said)

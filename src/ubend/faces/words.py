@@ -30,7 +30,7 @@ def rules_in_words(contract: Contract) -> str:
         [
             f"pixels of a probability above {rules.threshold:g} (threshold)",
             parted if rules.split > 0 else "not cut apart",
-            f"without those {' or '.join(dropped)}" if dropped else "none dropped",
+            f"without objects {' or '.join(dropped)}" if dropped else "none dropped",
             "holes filled" if rules.fill_holes else "holes kept",
             f"{count(2 * rules.gap, 'pixel')} between neighbours closed (gap {rules.gap})"
             if rules.gap
