@@ -471,7 +471,7 @@ def test_what_is_no_probability(tmp_path):
 def test_nothing_is_replaced_unasked(tmp_path):
     path = tmp_path / "l.tif"
     formats.write_labels(path, GRAY)
-    with pytest.raises(FileError, match="exists already; say overwrite to replace it"):
+    with pytest.raises(FileError, match=r"exists already: say --overwrite \(in Python overwrite=True\) to replace it"):
         formats.write_labels(path, GRAY * 0)
     np.testing.assert_array_equal(only(path).pixels, GRAY)
     formats.write_labels(path, GRAY * 0, overwrite=True)

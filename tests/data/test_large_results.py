@@ -283,7 +283,7 @@ def test_only_results_are_replaced_and_only_when_asked(tmp_path):
             create_labels(tmp_path / name, image, overwrite=True)
         assert (tmp_path / name / "precious.txt").exists()
     create_labels(tmp_path / "l.zarr", image).write((), 0, 0, np.ones((70, 520), int))
-    with pytest.raises(FileError, match="say overwrite"):
+    with pytest.raises(FileError, match=r"say --overwrite \(in Python overwrite=True\)"):
         create_labels(tmp_path / "l.zarr", image)
     again = create_labels(tmp_path / "l.zarr", image, chunk=64, overwrite=True)
     assert again.missing_chunks() == 18

@@ -148,7 +148,7 @@ def test_what_cannot_be_written(tmp_path, planes, options, message):
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     write_large_tiff(tmp_path / "a.tif", np.ones((5, 5), int), maximum=1)
-    with pytest.raises(FileError, match="say overwrite"):
+    with pytest.raises(FileError, match=r"say --overwrite \(in Python overwrite=True\)"):
         write_large_tiff(tmp_path / "a.tif", np.zeros((5, 5), int), maximum=1)
     with pytest.raises(InputError, match=r"as \.tif, not as \.png"):
         write_large_tiff(tmp_path / "a.png", np.zeros((5, 5), int), maximum=1)

@@ -23,6 +23,7 @@ from ubend.data.annotated import Task
 from ubend.data.formats import read_images, read_labels, write_labels, write_picture
 from ubend.errors import UbendError
 from ubend.faces import cli
+from ubend.faces.napari.files import results_reader
 from ubend.method.network import UNet
 from ubend.run import drift, prediction, scale, training
 from ubend.run.drift import spread_of
@@ -182,8 +183,8 @@ def test_rules_for_objects_are_told_and_can_be_others(data, instance_model, tmp_
     instance_model.save(tmp_path / "cells.safetensors")
     rules = instance_model.contract.objects
     said = run("describe", tmp_path / "cells.safetensors")
-    assert f"above a probability of {rules.threshold:g}; " in said
-    assert f"at least {rules.smallest} pixels" in said
+    assert f"pixels of a probability above {rules.threshold:g} (threshold); " in said
+    assert f"of fewer than {rules.smallest} pixels (smallest)" in said
     image = data / "images" / "disc_0.tif"
     said = run("predict", tmp_path / "cells.safetensors", image, "--out", tmp_path / "one")
     assert "as asked for" not in said
@@ -191,10 +192,29 @@ def test_rules_for_objects_are_told_and_can_be_others(data, instance_model, tmp_
     wanted = ("--threshold", 0.9, "--smallest", 9999, "--keep-holes", "--gap", 0, "--clear-border", "--split", 2)
     said = run("predict", tmp_path / "cells.safetensors", image, "--out", tmp_path / "none", *wanted)
     assert (
-        "Objects, as asked for: above a probability of 0.9; parted at waists 2 px deep; at least 9999 pixels; "
-        "holes left; gaps left; without those at the border of the image"
+        "Objects, as asked for: pixels of a probability above 0.9 (threshold); cut apart at narrow places (split 2 px)"
+        "; without objects of fewer than 9999 pixels (smallest) or cut by the border of the image; holes kept; "
+        "gaps between them kept"
     ) in said
     assert re.search(r"disc_0 +0 ", said)
+
+
+def test_results_are_shown_where_they_can_be_looked_at(data, trained, instance_model, tmp_path):
+    instance_model.save(tmp_path / "cells.safetensors")
+    of_cells = ("predict", tmp_path / "cells.safetensors")
+    said = run(*of_cells, data / "images", "--out", tmp_path / "a")
+    assert "(or predict with --outlines, for pictures):\n" in said
+    assert f"\n  napari --plugin ubend {tmp_path / 'a' / 'objects.csv'}\nThen, with the truth at hand:\n" in said
+    said = run(*of_cells, data / "images", "--out", tmp_path / "b", "--outlines")
+    assert f"Drew the outlines on the images: {tmp_path / 'b' / 'disc_0_outlines.png'} and 3 more.\n" in said
+    assert "or predict with" not in said
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((2, 40, 50), np.uint8), photometric="minisblack")
+    said = run(*of_cells, tmp_path / "stack.tif", "--out", tmp_path / "c")
+    [table] = re.findall(r"napari --plugin ubend (.*)", said)
+    assert results_reader(table) is not None  # of a stack the plugin opens one page
+    said = run("predict", trained, data / "images", "--out", tmp_path / "d")
+    assert "napari" not in said
+    assert "Pictures to look at: predict with --outlines.\n" in said
 
 
 def test_rules_for_objects_that_cannot_be(data, trained, instance_model, tmp_path, failing):
@@ -903,7 +923,7 @@ def test_a_preview(data, recipe, tmp_path, failing):
     assert f"Wrote {tmp_path / 'one.png'}: look at it." in said
     assert "exists already" in failing("preview", data, "--out", tmp_path / "one.png", "--recipe", recipe)
     said = run("preview", data, "--out", tmp_path / "new" / "folder", "--recipe", recipe)
-    assert "and 3 more: look at it." in said
+    assert "and 3 more: look at them.\nNext:\n  ubend train" in said
     assert len(list((tmp_path / "new" / "folder").glob("disc_?_preview.png"))) == 4
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 import ubend
 from ubend.data.doctor import check
+from ubend.data.findings import Finding
 from ubend.data.formats import read_images
 from ubend.faces import cli
 from ubend.faces.findings import save_contact_sheet, summary
@@ -48,7 +50,10 @@ def empty(data, k):
 def test_nothing_wrong(data):
     said = run("check", data)
     assert f"{data}, 4 images; labels: single objects (instances): nothing found to be wrong" in said
-    assert said.endswith(f"Next, a model:\n  ubend train {data} --out RUN\n")
+    assert said.endswith(
+        f"Next, look at what training makes of them:\n  ubend preview {data} --out preview.png\n"
+        f"Then, a model:\n  ubend train {data} --out RUN --minutes 10\n"
+    )
 
 
 def test_warnings_do_not_fail(data):
@@ -57,7 +62,7 @@ def test_warnings_do_not_fail(data):
     assert "Warning  Images whose labels are empty\n  masks/a1.tif\n  Why it matters: The network learns" in said
     assert "\n  What to do: If there are cells, label them" in said
     assert "1 warning" in said
-    assert said.endswith(f"warnings do not stop it:\n  ubend train {data} --task instances --out RUN\n")
+    assert said.endswith(f"warnings do not stop it:\n  ubend train {data} --task instances --out RUN --minutes 10\n")
 
 
 def test_errors_fail(data):
@@ -100,6 +105,19 @@ def test_a_picture_of_the_worst(data, tmp_path):
     assert f"Wrote {tmp_path / 'worst.png'}: look at it" in said
     [picture] = read_images(tmp_path / "worst.png")
     assert picture.pixels.ndim == 3
+
+
+def test_what_is_wrong_stands_whole_over_its_picture(data, tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr("matplotlib.axes.Axes.set_title", lambda _axis, said, **_how: titles.append(said))
+    empty(data, 1)
+    report = check(data)
+    said = "One label covers what look like several cells, and this goes on for more than a line holds"
+    monkeypatch.setattr(Finding, "fault", replace(report.warnings[0].fault, what=said))
+    assert save_contact_sheet(tmp_path / "a.png", report) == 1
+    lines = titles[0].split("\n")
+    assert " ".join(lines) == f"a1.tif: {said}"
+    assert max(map(len, lines)) <= 60
 
 
 def test_no_picture_of_nothing(data, tmp_path):

@@ -101,6 +101,34 @@ def test_small_images_are_enlarged():
     assert drawn(np.zeros((300, 400, 2)), np.zeros((300, 400), int)).shape == (600, 800, 3)
 
 
+def colours(labels):
+    """The colours of the outlines, by number; the image is black."""
+    shown = drawn(np.zeros(labels.shape), labels)
+    zoom = shown.shape[0] // labels.shape[0]
+    return {number: shown[np.repeat(np.repeat(labels, zoom, 0), zoom, 1) == number].max(axis=0) for number in
+            np.unique(labels[labels > 0])}  # fmt: skip
+
+
+@pytest.mark.parametrize("gap", [0, 1, 4])
+def test_neighbours_have_colours_far_apart(gap):
+    labels, by_themselves = np.zeros((60, 60), np.int32), np.zeros((60, 60), np.int32)
+    for k, (row, column) in enumerate([(10, 10), (10, 30), (30, 10), (30, 30)]):
+        labels[row : row + 20 - gap, column : column + 20 - gap] = 1 + 13 * k  # hues by number are nearly the same
+    for first in colours(labels).values():
+        near = [other for other in colours(labels).values() if np.abs(first.astype(int) - other).max() < 60]
+        assert len(near) == 1  # itself
+    by_themselves[10:20, 10:20], by_themselves[50:60, 50:60] = 1, 14
+    alone = colours(by_themselves)
+    assert np.abs(alone[1].astype(int) - alone[14]).max() < 60
+    assert (alone[1] == colours(labels)[1]).all()
+
+
+def test_classes_keep_their_colours():
+    stripes = np.repeat(np.arange(5), 12)[None].repeat(60, axis=0)
+    other = np.roll(stripes, 24, axis=1)
+    assert all((colours(stripes)[k] == colours(other)[k]).all() for k in range(1, 5))
+
+
 def test_bands_do_not_show(monkeypatch):
     rng = np.random.default_rng(0)
     labels = np.kron(rng.integers(0, 9, (9, 8)), np.ones((40, 45), int))

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from ubend.data.annotated import Annotated
 from ubend.data.formats import read_images
@@ -9,7 +10,7 @@ from ubend.data.simulated import simulate
 from ubend.data.tiles import draw_tile
 from ubend.errors import FileError
 from ubend.faces import preview
-from ubend.faces.preview import files_of, prepare_preview, save_preview
+from ubend.faces.preview import draw_maps, files_of, prepare_preview, save_preview
 from ubend.method.border_weight import border_weights
 from ubend.method.network import NetworkConfig
 from ubend.method.touching import separate_touching
@@ -69,6 +70,17 @@ def test_every_kind_of_labels_has_its_picture(scene, tiny, tmp_path):
     assert picture.pixels.std() > 30
     with pytest.raises(FileError, match="exists already"):
         save_preview(tmp_path / "a.png", prepare_preview(annotated(scene), recipe=recipe), 1)
+
+
+def test_where_no_object_is_near_another_weights_look_low(tiny):
+    images = annotated("cells", 1)
+    images[0].labels[:, :65], images[0].labels[:, 65:] = 1, 0
+    ready = prepare_preview(images, recipe=tiny, task="instances")
+    axes = Figure().subplots(1, 4)
+    draw_maps(axes, ready.images[0], ready.prepared[0], ready.contract)
+    [weights] = axes[-1].images
+    np.testing.assert_allclose(weights.get_array(), 1)
+    assert weights.get_clim() == (0, 1 + tiny.energy.w0)
 
 
 def test_an_unpadded_network_and_a_large_image(tiny, tmp_path, monkeypatch):

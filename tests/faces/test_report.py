@@ -15,6 +15,7 @@ from ubend.data.formats import read_images, write_labels
 from ubend.errors import FileError, ModelFileError
 from ubend.faces.pictures import data_uri
 from ubend.faces.report import seconds_for_report, write_report
+from ubend.run.inspection import inspect
 from ubend.run.model import Model
 from ubend.run.runs import train_folder
 
@@ -168,6 +169,7 @@ def test_objects_have_counts_and_sizes(discs, tiny, tmp_path):
     assert re.search(r"\d of 1 object found, (\d|none) missed, (\d+|none) invented", page.words)
     assert "The objects and their sizes" in page.words
     assert "The model file states AP@0.5 (pooled)" in page.words
+    assert "<code>ubend train --folds 5</code>" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
 def test_classes_have_a_row_each(discs, tiny, tmp_path):
@@ -199,6 +201,41 @@ def test_with_folds_the_score_is_theirs_and_the_images_are_marked(discs, tiny, t
     assert f"IoU {model.contract.quality['IoU']:.3f}" in page.words
     assert "over all 4 images, each predicted by a network that had not seen it (4 folds)" in page.words
     assert "Images the network was trained on" in page.words
+
+
+def test_the_first_caption_explains_only_what_is_in_its_picture(binary, monkeypatch):
+    def with_results(make):
+        def changed(*given, **named):
+            seen = inspect(*given, **named)
+            return replace(seen, images=tuple(replace(one, result=make(one.truth)) for one in seen.images))
+
+        monkeypatch.setattr("ubend.faces.report.inspect", changed)
+        return page_of(write_report(*binary, device="cpu", overwrite=True)).words.split(" Images it has never seen")[0]
+
+    assert "outlined in orange what was found; filled with pink the pixels that" in with_results(
+        lambda truth: np.full_like(truth, 255)
+    )
+    right = with_results(lambda truth: truth)
+    assert right.endswith("outlined in orange what was found.")
+    assert with_results(np.zeros_like).endswith("where nothing was found.")
+
+
+def test_one_image_is_no_list_of_what_to_annotate_next(binary, page, discs, tmp_path):
+    assert "The network can rank the images that nobody has annotated yet:" in page.words
+    assert "the first of these" not in page.words
+    assert not page.named("svg") or "meter" not in [attributes.get("class") for attributes in page.named("span")]
+    write_labels(tmp_path / "new.tif", discs[0][0])
+    one = page_of(write_report(*binary, images=tmp_path, device="cpu", overwrite=True))
+    assert "What to annotate next" not in one.words
+
+
+def test_for_want_of_time_it_says_how_to_look_at_all(binary, model, tmp_path):
+    made = model.contract.provenance
+    unknown = Model(model.network, replace(model.contract, provenance=made | {"images": {}}), device="cpu")
+    unknown.save(tmp_path / "model.safetensors")
+    page = page_of(write_report(tmp_path, binary[1], seconds=0, device="cpu"))
+    assert "1 image that the network was not trained on. There was no time for the others: ubend report" in page.words
+    assert "--overwrite looks at all of them." in page.words
 
 
 def test_unlabelled_images_are_ranked(binary, discs, tmp_path):

@@ -1,5 +1,6 @@
 """What reaches a pipe, what a terminal shows, and the time that is left."""
 
+import io
 import json
 import os
 import pty
@@ -10,6 +11,9 @@ import sys
 import numpy as np
 import pytest
 import tifffile
+from rich.console import Console
+from rich.style import Style
+from rich.terminal_theme import SVG_EXPORT_THEME
 from typer.testing import CliRunner
 
 from ubend.data.formats import write_labels
@@ -102,6 +106,25 @@ def test_the_time_left_follows_from_what_is_done():
     assert estimate.left("b", 0.5) == 5.0
 
 
+# colours and lines
+
+
+@pytest.mark.parametrize("style", [terminal.ERROR, terminal.WARNING, terminal.NOTE, terminal.DONE, terminal.LEFT])
+def test_colours_are_read_on_white_and_on_black(style):
+    triplet = Style.parse(style).color.get_truecolor(SVG_EXPORT_THEME)
+    linear = [((part / 255 + 0.055) / 1.055) ** 2.4 for part in triplet]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    assert 1.05 / (luminance + 0.05) > 3
+    assert (luminance + 0.05) / 0.05 > 3
+
+
+def test_a_warning_is_broken_between_words(monkeypatch):
+    wide = io.StringIO()
+    monkeypatch.setattr(terminal, "problems", Console(file=wide, width=40, force_terminal=True, color_system=None))
+    terminal.warn("stopped after step 300: the same command with --resume goes on")
+    assert wide.getvalue() == "ubend: stopped after step 300: the same \ncommand with --resume goes on\n"
+
+
 # a pipe
 
 
@@ -118,6 +141,12 @@ def test_no_escape_code_reaches_a_pipe(arguments, environment):
     done = piped(*arguments, **environment)
     assert b"\x1b" not in done.stdout + done.stderr
     assert b"\r" not in done.stdout + done.stderr
+
+
+def test_no_verb_is_cut_off_in_the_list():
+    _, verbs = piped("--help", COLUMNS="80").stdout.decode().split("Commands:")
+    assert re.search(r"\n  check +Say what is wrong with a data set, and how to mend it\.\n", verbs)
+    assert "..." not in verbs
 
 
 def test_characters_that_a_pipe_does_not_know_stop_nothing():
@@ -191,7 +220,7 @@ def test_a_warning_is_not_written_into_a_bar(monkeypatch):
     monkeypatch.setattr(terminal, "_drawn", [Bar])
     monkeypatch.setattr(terminal.problems, "_force_terminal", True)
     terminal.warn("two\nlines")
-    assert printed == ["[bold yellow]ubend:[/] two lines"]
+    assert printed == [f"[{terminal.WARNING}]ubend:[/] two lines"]
 
 
 # --quiet

@@ -717,7 +717,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise FileError(f"Cannot write {path}: it is a folder.")
     if (path.exists() or path.is_symlink()) and not overwrite:
-        raise FileError(f"{path} exists already; say overwrite to replace it, or choose another name.")
+        raise FileError(f"{path} exists already: say --overwrite (in Python overwrite=True) to replace it.")
 
 
 def why_not_written(path: Path, error: OSError) -> str:

@@ -438,7 +438,7 @@ def _make_room(path: Path, like: LargeImage, *, overwrite: bool) -> None:
     if path.is_symlink() or not is_our_result(path):
         raise FileError(f"{path} exists already and is no result of ubend; choose another name.")
     if not overwrite:
-        raise FileError(f"{path} exists already; say overwrite to replace it, or choose another name.")
+        raise FileError(f"{path} exists already: say --overwrite (in Python overwrite=True) to replace it.")
     with _writing(path):
         for name in ("zarr.json", ".zgroup"):  # first what would make half of it look whole
             (path / name).unlink(missing_ok=True)

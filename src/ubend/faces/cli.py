@@ -44,12 +44,14 @@ from ubend.faces.options import (
     usage_in_one_line,
 )
 from ubend.faces.terminal import (
+    WARNING,
     Show,
     command,
     complain,
     console,
     count,
     escape,
+    first_and_more,
     progress,
     say_command,
     say_next,
@@ -161,7 +163,10 @@ def demo(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Simulate annotated images, train on them, and segment others: no data or download needed."""
+    """Try all of it on simulated images: no data needed.
+
+    Simulates annotated images, trains on them, segments others and scores the results.
+    """
     if sample not in DEMO_SCENES:
         raise InputError(f"no sample {sample!r}: there are {', '.join(DEMO_SCENES)}")
     if not minutes > 0:
@@ -245,7 +250,10 @@ def check(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what is wrong with a data set, and what to do about it; exit code 1 if there are errors."""
+    """Say what is wrong with a data set, and how to mend it.
+
+    The exit code is 1 if there are errors.
+    """
     from ubend.data.doctor import check as examine
     from ubend.faces.findings import print_report, save_contact_sheet, summary
 
@@ -261,16 +269,16 @@ def check(
     _write_json(report.to_dict(), json_file, overwrite=overwrite)
     if picture is not None:
         drawn = save_contact_sheet(picture, report, overwrite=overwrite)
-        console.print(f"Wrote {escape(str(picture))}: look at it" if drawn else "No picture: there is nothing to show")
-    chosen = " ".join(
-        part for name, value in (("--labels", labels), ("--task", task), ("--ignore", ignore)) if value is not None
-        for part in (name, shlex.quote(str(value)))
-    )  # fmt: skip
+        console.print(
+            f"Wrote {escape(str(picture))}: look at it." if drawn else "No picture: there is nothing to show."
+        )
+    chosen = _chosen(labels, task, ignore)
     if report.errors:
-        say_next("ubend check", data, *([chosen] if chosen else []), why=", mend the errors, then again")
+        say_next("ubend check", data, *chosen, why=", mend the errors, then again")
         raise typer.Exit(1)
     why = ", a model; warnings do not stop it" if report.warnings else ", a model"
-    say_next("ubend train", data, *([chosen] if chosen else []), "--out RUN", why=why)
+    say_next("ubend preview", data, *chosen, "--out preview.png", why=", look at what training makes of them")
+    say_next("ubend train", data, *chosen, "--out RUN --minutes 10", why=why, then=True)
 
 
 @app.command()
@@ -340,14 +348,15 @@ def predict(
     json_file: Json = None,
     quiet: Quiet = False,
 ) -> None:
-    """Segment images of any size: for each STEM.tif with its labels; of single objects also tables of what they are.
+    """Segment images of any size, and measure the objects.
 
-    OME-Zarr, and TIFFs that do not fit the memory, are read, computed and written block by block.
+    Each image becomes STEM.tif with its labels; single objects are listed in tables too (docs/outputs.md). OME-Zarr,
+    and TIFFs that do not fit the memory, are read, computed and written block by block.
     """
     from ubend.faces.pictures import outlined
     from ubend.faces.summaries import Prediction
     from ubend.run.device import choose_device, free_memory
-    from ubend.run.folders import Extras
+    from ubend.run.folders import OUTLINES, Extras
     from ubend.run.memory import parse_bytes
     from ubend.run.model import load
     from ubend.run.scale import check_names, large_images, others_than
@@ -393,10 +402,18 @@ def predict(
         console.print("Labels: 0 is background, 1 to n are the objects.")
     else:
         console.print("Labels: " + ", ".join(str(value) for value in loaded.contract.task.values) + ", as in training.")
+    drawn = [image.labels.with_name(f"{image.name}{OUTLINES}") for image in done.images] if outlines else []
+    if drawn:
+        console.print(f"Drew the outlines on the images: {first_and_more(drawn)}.")
+    if done.for_napari is not None:
+        other = "" if drawn else " (or predict with --outlines, for pictures)"
+        say_next("napari --plugin ubend", done.for_napari, why=f", look at them in napari{other}")
+    elif done.images and not large and not drawn:
+        console.print("Pictures to look at: predict with --outlines.")
     if not all(path.is_dir() for path in large) or small or not large:  # `ubend evaluate` reads no Zarr
         task = loaded.contract.task
         said = f"TRUTH --task {task.kind}" + ("" if task.ignore_label is None else f" --ignore {task.ignore_label}")
-        say_next("ubend evaluate", out, said, why=", with the truth at hand")
+        say_next("ubend evaluate", out, said, why=", with the truth at hand", then=done.for_napari is not None)
     if done.failed:
         raise typer.Exit(1)
 
@@ -421,7 +438,7 @@ def evaluate(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score results against the truth, image by image and over all."""
+    """Score results against the truth: each image, and all."""
     from ubend.run.evaluation import evaluate_folders
 
     _check_free([*_of_files(csv_file), *_of_files(json_file)], overwrite=overwrite)
@@ -449,7 +466,10 @@ def preview(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw what training makes of your images: gaps, weights, bent samples, tiles; a picture of each."""
+    """Draw what training makes of your images.
+
+    For each image a picture of gaps, weights, bent samples and tiles.
+    """
     from ubend.faces.preview import files_of, prepare_preview, save_preview
 
     ready = prepare_preview(data, recipe=recipe, labels=labels, task=task, ignore=ignore)  # type: ignore[arg-type]
@@ -459,9 +479,8 @@ def preview(
         for number, path in enumerate(files):
             show("Drawing", number / len(files), path.name, None)
             save_preview(path, ready, number, seed=seed, overwrite=overwrite)
-    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-    console.print(f"Wrote {escape(str(files[0]))}{more}: look at it.")
-    say_next("ubend train", data, "--out RUN")
+    console.print(f"Wrote {first_and_more(files)}: look at {'it' if len(files) == 1 else 'them'}.")
+    say_next("ubend train", data, *_chosen(labels, task, ignore), "--out RUN --minutes 10")
 
 
 @app.command()
@@ -476,7 +495,10 @@ def report(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the report of a run anew, with all held-out images: RUN/report.html."""
+    """Write the report of a run anew, RUN/report.html.
+
+    That of `ubend train` may lack time for some held-out images; this one looks at all of them.
+    """
     from ubend.faces.report import write_report
 
     path = write_report(run, data, images=images, labels=labels, device=device, overwrite=overwrite)
@@ -502,7 +524,10 @@ def learning_curve(
     json_file: Json = None,
     quiet: Quiet = False,
 ) -> None:
-    """Say how good a model is with the images at hand, and what more of them would bring."""
+    """Say what more annotated images would bring.
+
+    Trains with fewer of them, and with all: how good each model is on images that it has not seen.
+    """
     from ubend.data.annotated import find_pairs, read_pairs
     from ubend.faces.curves import print_curve, print_plan, save_curve
     from ubend.run.learning_curve import learning_curve as draw_curve
@@ -548,7 +573,10 @@ def verify_tiling(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show that tiles do not show: an image in one piece against the same in tiles; exit code 1 if they differ."""
+    """Show that tiles leave no seams in an image.
+
+    Predicts it in one piece and in tiles. The exit code is 1 if they differ.
+    """
     from ubend.faces.summaries import print_verification, verification_for_programs
     from ubend.run.memory import parse_bytes
     from ubend.run.model import load
@@ -579,7 +607,10 @@ def export(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a model for programs that do not have ubend (docs/export.md)."""
+    """Write a model for other programs: ONNX, bioimage.io.
+
+    They do not need ubend (docs/export.md).
+    """
     if to not in EXPORTS:
         raise InputError(f"no export to {to!r}: there is {' or '.join(EXPORTS)}")
     if image is not None and to != "bioimageio":
@@ -618,7 +649,10 @@ def describe(
     json_file: Json = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Print what a model is for, expects and was trained on; of it or a recipe the layers, their sizes and cost."""
+    """Print what a model or a recipe is.
+
+    Of a model what it is for, expects and was trained on; of both the layers, their sizes and cost.
+    """
     from ubend.run.model import load
     from ubend.run.recipe import RECIPES, load_recipe
 
@@ -689,7 +723,7 @@ def _train(
             where = f" of fold {resumed.fold}" if resumed.fold else ""
             console.print(f"Going on after step {resumed.step}{where} ({resumed.share:.0%} of it is done).")
             for note in resumed.notes:
-                console.print(f"  [yellow]{escape(note)}[/]")
+                console.print(f"  [{WARNING}]{escape(note)}[/]")
 
         def on_plan(contract: "Contract", trained_on: int, held_out: int) -> None:
             planned.append(True)
@@ -725,6 +759,12 @@ def _train(
     print_training(console, made)
     _write_json(made.for_programs(), json_file, overwrite=choices["overwrite"])
     return model
+
+
+def _chosen(labels: str | None, task: str | None, ignore: int | None) -> list[str]:
+    """Write what was said of the labels as in a command line, for the next command."""
+    said = (("--labels", labels), ("--task", task), ("--ignore", ignore))
+    return [f"{name} {shlex.quote(str(value))}" for name, value in said if value is not None]
 
 
 def _check_first(data: Path, labels: str | None, task: str | None, ignore: int | None) -> None:

@@ -1,5 +1,6 @@
 """The doctor's report on a terminal, and the worst of it as one picture."""
 
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,15 @@ from ubend.data.findings import Case, Finding, Report
 from ubend.data.formats import Picture, read_images, write_atomically
 from ubend.data.origin import MARK
 from ubend.errors import UbendError
-from ubend.faces.terminal import escape
+from ubend.faces.terminal import ERROR, NOTE, WARNING, escape
 
-COLOURS = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
+COLOURS = {"error": ERROR, "warning": WARNING, "note": NOTE}
 INKS = {"error": "#b00020", "warning": "#8a5a00", "note": "#005f73"}
 OUTLINE, MARKED = np.array([255, 90, 0], np.uint8), np.array([0, 230, 255], np.uint8)
 
 _FEW = 3
 _MOST_PANELS, _COLUMNS = 12, 3
-_PANEL, _CAPTION = 480, 66
+_PANEL, _CAPTION = 480, 60
 _CROWDED = 0.3
 
 
@@ -40,9 +41,7 @@ def print_in_short(console: Console, report: Report) -> None:
     """Print each warning in one line."""
     for finding in report.warnings:
         first, *_ = _places(finding, report, most=1)
-        console.print(
-            f"[{COLOURS['warning']}]Warning[/]  {escape(finding.fault.what)}: {escape(first)}", soft_wrap=True
-        )
+        console.print(f"[{COLOURS['warning']}]Warning[/]  {escape(finding.fault.what)}: {escape(first)}")
 
 
 def summary(report: Report) -> str:
@@ -95,7 +94,7 @@ def save_contact_sheet(path: Path, report: Report, *, overwrite: bool = False) -
     for axis, (finding, case, pixels) in zip(axes, panels, strict=False):
         axis.imshow(pixels, interpolation="nearest")
         name = f"{_shortened(case.files[0].name, 28)}: " if case.files else ""
-        caption = _shortened(f"{name}{finding.fault.what}", _CAPTION)
+        caption = "\n".join(textwrap.wrap(f"{name}{finding.fault.what}", _CAPTION))
         axis.set_title(caption, fontsize=8, loc="left", color=INKS[finding.level])
     write: Callable[[Path], object] = lambda part: figure.savefig(part, format="png", metadata=MARK)  # noqa: E731
     write_atomically(path, write, overwrite=overwrite)

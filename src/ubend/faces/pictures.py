@@ -32,6 +32,11 @@ _SMALLEST_WITH_RIM = 30.0
 _COMPARED = 560
 _FILLED = 0.45
 _HATCH = 6
+_GOLDEN = 0.618034
+_HUES_APART, _HUES_TRIED = 1 / 7, 24
+"""Of neighbours, in turns of the circle of hues; numbers three apart are so by themselves."""
+_NEAR = (1, 4, 16)
+"""Pixels along rows and columns within which objects are neighbours."""
 
 
 def displayed(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -67,7 +72,7 @@ def _stretched(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint
 
 
 def outlined(image: NDArray[Any], labels: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
-    """Draw the outline of each object, in a colour of its own, onto the displayed image; band by band.
+    """Draw the outline of each object, in a colour unlike its neighbours', onto the displayed image; band by band.
 
     Lines are drawn inside the objects, so that two that touch have a line each. Small images are enlarged, so that the
     lines are thinner than the pixels. Lines of objects that are large enough have a dark rim inside, to be seen on
@@ -90,6 +95,7 @@ def outlined(image: NDArray[Any], labels: NDArray[Any]) -> Iterator[NDArray[np.u
     zoom = max(1, min(8, _SMALLEST_PICTURE // max(rows, columns)))
     line, rim = (2, 1) if _mean_side(labels) * zoom >= _SMALLEST_WITH_RIM else (1, 0)
     height = max(line + rim, _PIXELS_AT_ONCE // (columns * zoom**2))
+    others = _other_hues(labels)
     for first in range(0, rows, height):
         last = min(first + height, rows)
         above, below = min(line + rim, first), min(line + rim, rows - last)
@@ -98,7 +104,7 @@ def outlined(image: NDArray[Any], labels: NDArray[Any]) -> Iterator[NDArray[np.u
         picture = _zoomed(_stretched(values[first:last], low, high), zoom)
         picture[_edges(seen, line + rim)[inner]] = 0
         edge = _edges(seen, line)[inner]
-        picture[edge] = _line_colours(seen[inner][edge])
+        picture[edge] = _line_colours(seen[inner][edge], *others)
         yield picture
 
 
@@ -123,9 +129,56 @@ def _edges(labels: NDArray[Any], width: int) -> NDArray[np.bool_]:
     return edge & (labels > 0)
 
 
-def _line_colours(numbers: NDArray[Any]) -> NDArray[np.uint8]:
-    """Bright colours, none dark or gray; neighbours in number far apart in hue."""
-    hue = 6 * (numbers.astype(np.float64) * 0.618034 % 1)
+def _other_hues(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Find objects whose hue by number is too near to a neighbour's, and give them another, in the order of numbers."""
+    hues: dict[int, float] = {}
+    neighbours: dict[int, list[int]] = {}
+    for low, high in _neighbours(labels).tolist():
+        neighbours.setdefault(high, []).append(low)
+    for number in sorted(neighbours):
+        around = [hues.get(one, _hue(one)) for one in neighbours[number]]
+        if _apart(_hue(number), around) < _HUES_APART:
+            turned = [_hue(number + k) for k in range(_HUES_TRIED)]
+            apart = [min(_apart(hue, around), _HUES_APART) for hue in turned]
+            hues[number] = turned[apart.index(max(apart))]  # the first that is far enough, or the farthest
+    return np.array(list(hues), labels.dtype), np.array(list(hues.values()), np.float64)
+
+
+def _apart(hue: float, others: Sequence[float]) -> float:
+    """Return how far the nearest of other hues is, around the circle."""
+    return min(abs((hue - other + 0.5) % 1 - 0.5) for other in others)
+
+
+def _neighbours(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return pairs of numbers, the lower first, that are near each other: touching, or some pixels apart, about."""
+    pairs = [np.zeros(0, np.uint64)]
+    for step in _NEAR:
+        seen = labels[::step, ::step]
+        for one, other in (
+            (seen[1:], seen[:-1]),
+            (seen[:, 1:], seen[:, :-1]),
+            (seen[1:, 1:], seen[:-1, :-1]),
+            (seen[1:, :-1], seen[:-1, 1:]),
+        ):
+            near = (one != other) & (one > 0) & (other > 0)
+            low, high = (take(one[near], other[near]).astype(np.uint64) for take in (np.minimum, np.maximum))
+            pairs.append(np.unique(low << 32 | high))
+    both = np.unique(np.concatenate(pairs))
+    return np.stack([both >> 32, both & 0xFFFFFFFF], axis=-1)
+
+
+def _hue(numbers: Any) -> Any:
+    """Take hues from 0 to 1, those of neighbours in number far apart."""
+    return numbers * _GOLDEN % 1
+
+
+def _line_colours(numbers: NDArray[Any], others: NDArray[Any], other_hues: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Bright colours, none dark or gray, by number, but for those with other hues; these are in order."""
+    hue = _hue(numbers.astype(np.float64))
+    if len(others):
+        place = np.minimum(np.searchsorted(others, numbers), len(others) - 1)
+        hue = np.where(others[place] == numbers, other_hues[place], hue)
+    hue = 6 * hue
     rgb = np.stack([np.abs(hue - 3) - 1, 2 - np.abs(hue - 2), 2 - np.abs(hue - 4)], axis=-1)
     bright: NDArray[np.float64] = 100 + 155 * np.clip(rgb, 0, 1)
     return bright.astype(np.uint8)
@@ -319,7 +372,7 @@ def _object_colours(count: int) -> NDArray[np.float64]:
     """Bright colours, neighbours in number far apart in hue; 0 is black."""
     import matplotlib
 
-    hues = np.arange(count + 1) * 0.618034 % 1
+    hues = _hue(np.arange(count + 1))
     colours = matplotlib.colormaps["hsv"](hues)[:, :3] * 255
     colours[0] = 0
     return np.asarray(colours, dtype=np.float64)

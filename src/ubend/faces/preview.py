@@ -220,7 +220,9 @@ def draw_maps(axes: Sequence[Any], image: Annotated, source: TrainingImage, cont
     _show(axes[2], "c", _target_in_words(image, source, task), _target(image, source, task))
     if source.distance is not None:
         _show(axes[3], "d", "distance to the border", source.distance, cmap="gray", vmin=0, vmax=1)
-    _draw_weights(axes[-1], "d" if source.distance is None else "e", source)  # last: its scale stands beside it
+    _draw_weights(
+        axes[-1], "d" if source.distance is None else "e", source, contract
+    )  # last: its scale stands beside it
 
 
 def _labels_in_words(image: Annotated, task: Task) -> str:
@@ -260,11 +262,13 @@ def _painted(classes: NDArray[Any], task: Task) -> NDArray[np.uint8]:
     return colours
 
 
-def _draw_weights(axis: Any, letter: str, source: TrainingImage) -> None:
+def _draw_weights(axis: Any, letter: str, source: TrainingImage, contract: Contract) -> None:
     if source.weights is None:
         _show(axis, letter, "weights w(x): 1 everywhere", np.full((*source.classes.shape, 3), 235, np.uint8))
         return
-    shown = _show(axis, letter, "weights w(x)", source.weights, cmap="inferno", vmin=0)
+    border = 0.0 if contract.task.kind == "classes" else contract.recipe.energy.w0
+    highest = max(1 + border, float(source.weights.max()))  # at least w0 more: 1 everywhere looks low, as it is
+    shown = _show(axis, letter, "weights w(x)", source.weights, cmap="inferno", vmin=0, vmax=highest)
     bar = axis.figure.colorbar(shown, cax=axis.inset_axes((1.03, 0, 0.035, 1)))
     bar.ax.tick_params(labelsize=7.5, colors=_INK, length=2)
     bar.outline.set_visible(False)

@@ -8,6 +8,7 @@ import base64
 import csv
 import hashlib
 import math
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -213,7 +214,8 @@ def _first_screen(report: _Report, pictures: dict[str, Compared]) -> _Section:
     part = "the middle of " if shown.truth.shape != shown.whole else ""
     how = "trained on" if report.seen.trained_on else "that the network never trained on"
     middle = "The median" if len(report.seen.ranked) > 2 else "One"
-    caption = f"{middle} of the images {how}: {part}<b>{escape(shown.name)}</b>, {_lines_in_words(report)}."
+    drawn = _lines_in_words(report, shown, pictures[shown.name])
+    caption = f"{middle} of the images {how}: {part}<b>{escape(shown.name)}</b>, {drawn}."
     alt = f"{shown.name}: the image with what the network found drawn on it."
     return (
         "top",
@@ -226,11 +228,15 @@ def _first_screen(report: _Report, pictures: dict[str, Compared]) -> _Section:
     )
 
 
-def _lines_in_words(report: _Report) -> str:
+def _lines_in_words(report: _Report, shown: Inspected, drawn: Compared) -> str:
+    """Say what is drawn on the result, and no more."""
     if report.kind == "classes":
-        return "each pixel in the colour of the class found, hatched where it is wrong"
+        return "each pixel in the colour of the class found" + ", hatched where it is wrong" * (drawn.missed > 0)
+    if not shown.result.any():
+        return "where nothing was found"
     only = "pixels" if report.kind == "binary" else "objects"
-    return f"outlined in orange what was found; filled with pink the {only} that are not in the annotation"
+    pink = f"; filled with pink the {only} that are not in the annotation" if drawn.invented else ""
+    return f"outlined in orange what was found{pink}"
 
 
 def _headline(report: _Report) -> str:
@@ -344,7 +350,7 @@ def _images(report: _Report, pictures: dict[str, Compared]) -> _Section:
         title, intro = "Images it has never seen", f"{number} that the network was not trained on."
     if not report.seen.complete and len(report.seen.images) < MOST_IMAGES:
         command = _command("ubend report", report.run, report.data, "--overwrite")
-        intro += f" There was no time for more; <code>{command}</code> takes it."
+        intro += f" There was no time for the others: <code>{command}</code> looks at all of them."
     elif not report.seen.complete:
         intro += " There are more; these are the first."
     if report.cut:
@@ -472,14 +478,16 @@ def _unsure(report: _Report) -> _Section:
 
 
 def _annotate_next(report: _Report, ranked: Sequence[Inspected | Unlabelled]) -> str:
+    command = _command("ubend report", report.run, report.data, "--images IMAGES --overwrite")
+    rank = (
+        f"the images that nobody has annotated yet: <code>{command}</code> puts those first that would teach it most."
+    )
+    if len(ranked) == 1:  # there is no first among them
+        return "" if report.unlabelled else f"<h3>What to annotate next</h3><p>The network can rank {rank}</p>"
     if report.unlabelled:
         intro = "Of the images without labels, those that would teach the network most come first."
     else:
-        command = _command("ubend report", report.run, report.data, "--images IMAGES --overwrite")
-        intro = (
-            f"More images that look like the first of these would teach the network most. It can rank those that "
-            f"nobody has annotated yet: <code>{command}</code>."
-        )
+        intro = f"More images that look like the first of these would teach the network most. It can also rank {rank}"
     most = max(one.unsure for one in ranked) or 1.0
     with_scores = not report.unlabelled
     short = HEADLINES[report.contract.task.kind].split(" (")[0]
@@ -519,7 +527,7 @@ def _scores(report: _Report) -> _Section:
     else:
         parts.append(_table_of_scores(evaluation, evaluation.headline))
         parts.append(_table_of_classes(evaluation))
-    parts.append("".join(f'<p class="small">{escape(text)}</p>' for text in _how_to_read(report)))
+    parts.append("".join(f'<p class="small">{_with_code(text)}</p>' for text in _how_to_read(report)))
     title = "Scores" if not report.seen.trained_on or report.folds is not None else "Scores on its own training images"
     return "scores", "Scores", f'<section id="scores"><h2>{title}</h2>{"".join(parts)}</section>'
 
@@ -603,14 +611,14 @@ def _how_to_read(report: _Report) -> list[str]:
         sentences.append(
             "How foreground becomes objects was chosen with the help of held-out images, so these scores flatter a "
             f"little. The model file states {headline} {stated:.3f}, measured on them when training ended. "
-            "ubend train --folds 5 gives a number that flatters nobody."
+            "`ubend train --folds 5` gives a number that flatters nobody."
         )
     elif stated is not None and report.kind == "instances":
         sentences.append(
             f"How foreground becomes objects was chosen with the help of held-out images, so these scores flatter a "
             f"little. Before that choice, and from one view instead of {_views(contract)}, training measured "
             f"{headline} {stated:.3f}, which the model file states: nothing was chosen for that number, and it is too "
-            f"low for the model as it is now. ubend train --folds 5 gives one that is neither."
+            f"low for the model as it is now. `ubend train --folds 5` gives one that is neither."
         )
     elif stated is not None and contract.views != "one":
         sentences.append(
@@ -660,7 +668,7 @@ def _objects(report: _Report) -> _Section:
         "Objects",
         f'<section id="objects"><h2>The objects and their sizes</h2><p class="lead">In {where}. The diameter is that '
         f'of the disc of equal area.</p><div class="charts"><figure>{drawn}</figure><div>{table}'
-        f'<p class="small">Foreground becomes objects {escape(rules_in_words(report.contract))}.</p></div></div>'
+        f'<p class="small">How foreground becomes objects: {escape(rules_in_words(report.contract))}.</p></div></div>'
         f"</section>",
     )
 
@@ -787,6 +795,11 @@ def _next(report: _Report) -> _Section:
         )
     blocks = "".join(f"<h3>{escape(why)}</h3>{_copyable(command)}" for why, command in steps)
     return "next", "Next", f'<section id="next"><h2>Next</h2>{blocks}</section>'
+
+
+def _with_code(text: str) -> str:
+    """Show a text in which commands stand between backticks."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _copyable(text: str) -> str:

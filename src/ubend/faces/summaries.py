@@ -14,7 +14,7 @@ from ubend.faces.score_tables import score_text
 from ubend.faces.terminal import count, duration, escape
 from ubend.faces.words import rules_in_words
 from ubend.run.contract import Contract
-from ubend.run.folders import LABELS, FolderResult
+from ubend.run.folders import ALL_OBJECTS, LABELS, OBJECTS, FolderResult
 from ubend.run.runs import FOLDS, LOG, RECIPE, REPORT
 from ubend.run.scale import LargePrediction
 from ubend.run.verification import TOLERANCE, Verification
@@ -228,6 +228,8 @@ class Prediction:
         Files that could not be segmented, and why.
     tables : list of Path
         Of all objects of a folder, or of those of a large image.
+    for_napari : Path or None
+        The table with which the plugin opens the results of a folder; of a stack those of its first page.
     began : float
         Seconds of `perf_counter` when it was made.
     """
@@ -237,6 +239,7 @@ class Prediction:
     images: list[Segmented] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     tables: list[Path] = field(default_factory=list)
+    for_napari: Path | None = None
     began: float = field(default_factory=perf_counter)
 
     def add_folder(self, result: FolderResult) -> None:
@@ -247,7 +250,10 @@ class Prediction:
             row = Segmented(name, path, result.objects.get(name), seconds, _warnings(result, [name]))
             self.images.append(row)
         self.failed |= {path.name: reason for path, reason in result.failed.items()}
-        self.tables += [] if result.table is None else [result.table]
+        if result.table is not None:
+            self.tables.append(result.table)
+            of_first = result.table.with_name(f"{result.written[0].name.removesuffix(LABELS)}{OBJECTS}")
+            self.for_napari = result.table if result.table.name == ALL_OBJECTS else of_first
 
     def add_large(self, result: LargePrediction, seconds: float) -> None:
         """Note what became of an image that was segmented block by block, all of its planes together."""

@@ -7,7 +7,7 @@ import contextlib
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TextIO
@@ -30,6 +30,11 @@ ANOTHER_JOB = 0.5
 """By so much less is done of a job that has only begun."""
 SURE_AFTER = 1.0
 """Seconds from which on the time that is left is told from what is done."""
+
+ERROR, WARNING, NOTE = "bold red", "bold color(130)", "bold color(31)"
+"""Styles of words: dark orange and blue differ from black as much as from white (4 to 1), so that both are read."""
+DONE, TO_DO, LEFT = "color(31)", "color(245)", "color(31)"
+"""Styles of a bar, of the rest of its line, and of the time that is left."""
 
 Show = Callable[[str, float, str, float | None], None]
 """Takes what is done, the share that is, a text, and the seconds left; None where they follow from the share."""
@@ -60,20 +65,20 @@ def escape(text: str) -> str:
 
 def warn(said: str) -> None:
     """Print one line about what may be wrong; the text is shown as it is."""
-    _print_problem("bold yellow", said)
+    _print_problem(WARNING, said)
 
 
 def complain(said: str) -> None:
     """Print one line about what is wrong; the text is shown as it is."""
-    _print_problem("bold red", said)
+    _print_problem(ERROR, said)
 
 
 def _print_problem(style: str, said: str) -> None:
     line = f"[{style}]ubend:[/] {escape(said)}"
     if _drawn and problems.is_terminal:  # by who draws the bar: else the line would be written into it
-        _drawn[0].console.print(line, soft_wrap=True)
+        _drawn[0].console.print(line)
     else:
-        problems.print(line, soft_wrap=True)
+        problems.print(line)
 
 
 def count(number: int, noun: str) -> str:
@@ -87,6 +92,18 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
+def first_and_more(files: Sequence[Path]) -> str:
+    """Name the first of some files, and how many more there are.
+
+    Examples
+    --------
+    >>> first_and_more([Path("a.png")]), first_and_more([Path("a.png"), Path("b.png"), Path("c.png")])
+    ('a.png', 'a.png and 2 more')
+    """
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"{escape(str(files[0]))}{more}"
+
+
 def command(*parts: str | Path) -> str:
     """Join a command, so that a path with spaces can be copied into a shell."""
     return escape(" ".join(shlex.quote(str(part)) if isinstance(part, Path) else part for part in parts))
@@ -94,12 +111,12 @@ def command(*parts: str | Path) -> str:
 
 def say_command(*parts: str | Path) -> None:
     """Print a command that is run, or to be run."""
-    console.print(f"\n[bold cyan]$ {command(*parts)}[/]", soft_wrap=True)
+    console.print(f"\n[{NOTE}]$ {command(*parts)}[/]", soft_wrap=True)
 
 
-def say_next(*parts: str | Path, why: str = "") -> None:
-    """Print the command to go on with, in a line of its own, unbroken."""
-    console.print(f"Next{why}:")
+def say_next(*parts: str | Path, why: str = "", then: bool = False) -> None:
+    """Print the command to go on with, or the one after it, in a line of its own, unbroken."""
+    console.print(f"{'Then' if then else 'Next'}{why}:")
     console.print(f"  [bold]{command(*parts)}[/]", soft_wrap=True)
 
 
@@ -133,13 +150,16 @@ def progress() -> Iterator[Show]:
         wide = console.width >= NARROW
         with Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width := MOST_BAR if wide else LEAST_BAR, table_column=Column(min_width=bar_width)),
+            BarColumn(
+                width := MOST_BAR if wide else LEAST_BAR, style=TO_DO, complete_style=DONE, finished_style=DONE,
+                table_column=Column(min_width=width),
+            ),
             TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True)),
             _TimeLeft(table_column=Column(no_wrap=True)),
             TextColumn("[dim]{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             console=console,
             transient=True,
-        ) as bar:
+        ) as bar:  # fmt: skip
             _drawn.append(bar)
             job = bar.add_task("", total=1.0, text="", end=None)
 
@@ -227,4 +247,4 @@ class _TimeLeft(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         end = task.fields["end"]
-        return Text("" if end is None else f"{duration(max(0.0, end - perf_counter()))} left", style="cyan")
+        return Text("" if end is None else f"{duration(max(0.0, end - perf_counter()))} left", style=LEFT)

@@ -7,7 +7,7 @@ __all__ = ["rules_in_words"]
 
 
 def rules_in_words(contract: Contract) -> str:
-    """Say how foreground becomes objects.
+    """Say how foreground becomes objects, with the names and numbers by which other rules are asked for.
 
     Parameters
     ----------
@@ -20,14 +20,20 @@ def rules_in_words(contract: Contract) -> str:
         A sentence without its full stop.
     """
     rules = contract.objects
-    parted = "not parted"
-    if rules.split > 0 and contract.learns_distance:
-        parted = f"parted where the learned distance falls by {rules.split:g} from both sides"
-    elif rules.split > 0:
-        parted = f"parted at waists {rules.split:g} px deep"
-    gap = f"gaps of {2 * rules.gap} px closed" if rules.gap else "gaps left"
-    holes = "holes filled" if rules.fill_holes else "holes left"
-    least = count(rules.smallest, "pixel")
-    surest = f", one of at least {rules.surest:g}" if rules.surest > rules.threshold else ""
-    border = "; without those at the border of the image" if rules.clear_border else ""
-    return f"above a probability of {rules.threshold:g}; {parted}; at least {least}{surest}; {holes}; {gap}{border}"
+    parted = f"cut apart at narrow places (split {rules.split:g}{'' if contract.learns_distance else ' px'})"
+    dropped = [
+        *[f"of fewer than {count(rules.smallest, 'pixel')} (smallest)"] * (rules.smallest > 1),
+        *[f"nowhere above {rules.surest:g} (surest)"] * (rules.surest > rules.threshold),
+        *["cut by the border of the image"] * rules.clear_border,
+    ]
+    return "; ".join(
+        [
+            f"pixels of a probability above {rules.threshold:g} (threshold)",
+            parted if rules.split > 0 else "not cut apart",
+            f"without objects {' or '.join(dropped)}" if dropped else "none dropped",
+            "holes filled" if rules.fill_holes else "holes kept",
+            f"{count(2 * rules.gap, 'pixel')} between neighbours closed (gap {rules.gap})"
+            if rules.gap
+            else "gaps between them kept",
+        ]
+    )
