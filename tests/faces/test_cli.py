@@ -465,7 +465,7 @@ def test_objects_of_another_size_are_told(instance_model, data, tmp_path, monkey
     contract = replace(instance_model.contract, reference=reference)
     Model(instance_model.network, contract).save(tmp_path / "small.safetensors")
     [said] = told("predict", tmp_path / "small.safetensors", data / "images", "--out", tmp_path / "r")
-    assert re.match(r"ubend: 4 images with objects of \d\d\.\d to \d\d\.\d px", said)
+    assert re.match(r"ubend: 4 images with objects of \d\d(\.\d)? to \d\d(\.\d)? px", said)
     assert "and those trained on have 10 to 15 px: of another magnification?" in said
 
 
