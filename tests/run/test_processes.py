@@ -114,7 +114,7 @@ def test_two_processes_do_the_steps_of_one_with_the_larger_batch(folder, recipes
     for codes, said in map(finish, jobs):
         assert not any(codes), said
     assert said[1] == ("", "")  # the second tells nothing
-    assert "Trained 50 steps" in said[0][0]
+    assert "Trained on 4 images, 50 steps in" in said[0][0]
     np.testing.assert_allclose(energies(two), energies(one), atol=1e-4)
     assert energies(one)[-1] < 0.9 * energies(one)[0]
     for (name, here), there in zip(
