@@ -29,26 +29,9 @@ from ubend.run import drift, prediction, scale, training
 from ubend.run.drift import spread_of
 from ubend.run.memory import tile_bytes
 from ubend.run.model import Model
-from ubend.run.recipe import BudgetConfig, load_recipe, to_toml
+from ubend.run.recipe import BudgetConfig, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def data(discs, tmp_path):
-    """An annotated folder."""
-    for part, arrays in zip(("images", "masks"), discs, strict=True):
-        (tmp_path / "data" / part).mkdir(parents=True)
-        for number, array in enumerate(arrays):
-            write_labels(tmp_path / "data" / part / f"disc_{number}.tif", array)
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def recipe(tiny, tmp_path):
-    path = tmp_path / "tiny.toml"
-    path.write_text(to_toml(tiny), encoding="utf-8")
-    return path
 
 
 @pytest.fixture

@@ -19,26 +19,8 @@ from typer.testing import CliRunner
 from ubend.data.formats import write_labels
 from ubend.faces import cli, terminal
 from ubend.faces.terminal import Estimate, Lines, duration
-from ubend.run.recipe import to_toml
 
 ESCAPE = "\x1b"
-
-
-@pytest.fixture
-def data(discs, tmp_path):
-    """An annotated folder."""
-    for part, arrays in zip(("images", "masks"), discs, strict=True):
-        (tmp_path / "data" / part).mkdir(parents=True)
-        for number, array in enumerate(arrays):
-            write_labels(tmp_path / "data" / part / f"disc_{number}.tif", array)
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def recipe(tiny, tmp_path):
-    path = tmp_path / "tiny.toml"
-    path.write_text(to_toml(tiny), encoding="utf-8")
-    return path
 
 
 @pytest.fixture
