@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from napari.components import ViewerModel  # noqa: E402
 import ubend  # noqa: E402
 from ubend.data.formats import write_image, write_labels  # noqa: E402
 from ubend.faces.napari.painting import BACKGROUND, painting_of  # noqa: E402
-from ubend.faces.napari.widget import PAINTED, RESULT, TrainAndCorrect  # noqa: E402
+from ubend.faces.napari.widget import PAINTED, RESULT, TrainAndCorrect, _trained_words  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -405,3 +406,9 @@ def test_segment_all_goes_on_after_an_image_that_cannot_be(app, viewer, discs, i
     wait(lambda: not widget.jobs.now)
     assert [image.result is not None for image in widget.session.images] == [True, False, True]
     assert widget.said.text().startswith("2 of 3 images are segmented")
+
+
+def test_the_score_told_is_that_by_which_models_are_compared(instance_model):
+    quality = {"IoU": 0.9, "AP@0.5 (pooled)": 0.71}
+    scored = ubend.Model(instance_model.network, replace(instance_model.contract, quality=quality), device="cpu")
+    assert _trained_words(scored).endswith(" On images held out: AP@0.5 (pooled) 0.71.")

@@ -682,11 +682,14 @@ def _left_by_a_closed_widget(viewer: Any) -> Session | None:
 
 
 def _trained_words(model: "Model") -> str:
-    made, quality = model.contract.provenance, model.contract.quality
+    from ubend.run.scoring import HEADLINES
+
+    made, quality, name = model.contract.provenance, model.contract.quality, HEADLINES[model.contract.task.kind]
     words = f"Trained {made['steps']} steps in {made['minutes']:.1f} min."
-    if made.get("held_out") and quality:
-        name, score = next(iter(quality.items()))
-        return f"{words} On images held out: {name} {score:.2f}."
+    if name in quality:
+        return f"{words} On images held out: {name} {quality[name]:.2f}."
+    if made.get("held_out"):
+        return f"{words} There is nothing to score on the images held out."
     return f"{words} No image is held out below five that are painted: judge it on images without paint."
 
 
