@@ -76,10 +76,13 @@ def test_neither_do_the_objects(instance_model, discs):
     assert (instance_model.segment(image, tile=60) == whole).all()
 
 
-def random_model(depth, padding, normalisation, seed):
+def random_model(depth, padding, normalisation, seed, coarse=0):
     """A model with random weights and, where it has them, random statistics of batch normalisation."""
     generator = torch.Generator().manual_seed(seed)
-    network = NetworkConfig(width=2, depth=depth, classes=3, padding=padding, normalisation=normalisation, dropout=0.0)
+    network = NetworkConfig(
+        width=2, depth=depth + coarse, coarse=coarse, classes=3, padding=padding, normalisation=normalisation,
+        dropout=0.0,
+    )  # fmt: skip
     net = UNet(network, generator=generator)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -97,10 +100,11 @@ def random_model(depth, padding, normalisation, seed):
 
 models = st.builds(
     random_model,
-    depth=st.integers(1, 3),
+    depth=st.integers(1, 2),
     padding=st.sampled_from(["none", "same"]),
     normalisation=st.sampled_from(["none", "batch"]),
     seed=st.integers(0, 2**16),
+    coarse=st.integers(0, 1),
 )
 shapes = st.tuples(st.integers(1, 60), st.integers(1, 40))
 
@@ -144,10 +148,10 @@ def test_any_tile_gives_the_network_on_the_image_mirrored_without_end(model, sha
         assert (found.argmax(0) == expected.argmax(0))[decided].all()
 
 
-@pytest.mark.parametrize("depth", [4, 5])
+@pytest.mark.parametrize(("depth", "coarse"), [(3, 0), (4, 0), (5, 0), (3, 2)])
 @pytest.mark.parametrize("padding", ["none", "same"])
-def test_so_do_deep_networks(depth, padding):
-    model = random_model(depth, padding, "batch", 1)
+def test_so_do_deep_networks(depth, coarse, padding):
+    model = random_model(depth, padding, "batch", 1, coarse)
     image = random_image((75, 41))
     expected = right_answer(model, image)
     for tile in (smallest_tile(model.contract.network) + 32, 700):

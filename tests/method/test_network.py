@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ubend.errors import InputError
 from ubend.method import geometry
@@ -13,6 +14,7 @@ from ubend.method.network import (
     UpConvolution2d,
     count_parameters,
     for_prediction,
+    interpolated,
     layer_table,
     refuse_tile_statistics,
     tiling_cost,
@@ -33,6 +35,8 @@ def parameters(net):
         (NetworkConfig(width=8, in_channels=3, classes=5, depth=3), None),
         (NetworkConfig(width=8, normalisation="batch", padding="same"), None),
         (NetworkConfig(width=8, up_relu=True, wide_last_up=True), None),
+        (NetworkConfig(width=8, depth=5, coarse=1), 485_682),
+        (NetworkConfig(width=8, depth=4, coarse=3, wide_last_up=True), None),
     ],
 )
 def test_the_table_counts_what_the_network_has(config, expected):
@@ -43,15 +47,19 @@ def test_the_table_counts_what_the_network_has(config, expected):
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("extra", [0, 1, 3])
-def test_unpadded_output_size(depth, extra):
-    size = geometry.smallest_input_for(1, depth) + extra * 2**depth
-    other = size + 2**depth
-    out = UNet(NetworkConfig(width=2, depth=depth))(torch.zeros(2, 1, size, other))
+@pytest.mark.parametrize("coarse", [0, 1, 2])
+def test_unpadded_output_size(depth, extra, coarse):
+    size = geometry.smallest_input_for(1, depth + coarse) + extra * 2 ** (depth + coarse)
+    other = size + 2 ** (depth + coarse)
+    config = NetworkConfig(width=2, depth=depth + coarse, coarse=coarse)
+    out, depth = UNet(config)(torch.zeros(2, 1, size, other)), config.depth
     assert out.shape == (2, 2, geometry.output_size(size, depth), geometry.output_size(other, depth))
 
 
 def test_padded_output_has_the_size_of_the_input():
-    assert UNet(replace(SMALL, padding="same"))(torch.zeros(1, 1, 32, 48)).shape == (1, 3, 32, 48)
+    for coarse in (0, 1):
+        net = UNet(replace(SMALL, padding="same", coarse=coarse))
+        assert net(torch.zeros(1, 1, 32, 48)).shape == (1, 3, 32, 48)
 
 
 def test_a_wrong_size_is_refused_with_the_nearest():
@@ -73,6 +81,9 @@ def test_a_wrong_size_is_refused_with_the_nearest():
         ({"padding": "valid"}, "padding of a network is 'none' or 'same', not 'valid'"),
         ({"dropout": 1.0}, "dropout is a probability"),
         ({"dimensions": 3}, "dimensions of a network is 2"),
+        ({"coarse": 4}, "coarse of a network is from 0 to depth − 1, 3, not 4"),
+        ({"coarse": -1}, "not -1"),
+        ({"coarse": 0.5}, "not 0.5"),
     ],
 )
 def test_a_config_that_cannot_be_built(wrong, message):
@@ -102,14 +113,14 @@ def test_receptive_field_by_perturbing_the_input():
     for parameter in net.parameters():
         parameter.abs_()  # so that no path is blocked by a ReLU
     size = geometry.smallest_input_for(8, 2)
-    image = torch.rand(1, 1, size, size)
+    image = torch.rand(8, 1, size, size, generator=torch.Generator().manual_seed(0))  # each takes other maxima
     with torch.enable_grad():
         image.requires_grad_()
         widths = set()
         for position in range(4):
-            middle = net(image)[0, 0, 4, position]
+            middle = net(image)[:, 0, 4, position].sum()
             (gradient,) = torch.autograd.grad(middle, image)
-            columns = torch.nonzero(gradient[0, 0].abs().sum(0))
+            columns = torch.nonzero(gradient.abs().sum((0, 1, 2)))
             widths.add(int(columns.max() - columns.min()) + 1)
     assert tuple(sorted(widths)) == geometry.receptive_field(2)
 
@@ -123,9 +134,10 @@ def test_dropout_sits_at_the_end_of_the_contracting_path():
     assert dropped == [4, 8]  # the lowest two levels
 
 
-def test_prediction_network_equals_the_padded_one_far_from_the_border():
+@pytest.mark.parametrize("coarse", [0, 1])
+def test_prediction_network_equals_the_padded_one_far_from_the_border(coarse):
     torch.manual_seed(0)
-    net = UNet(NetworkConfig(width=4, depth=2, padding="same", normalisation="batch", dropout=0.5))
+    net = UNet(NetworkConfig(width=4, depth=2, coarse=coarse, padding="same", normalisation="batch", dropout=0.5))
     for _ in range(3):
         net(torch.randn(4, 1, 32, 32) * 2 + 1)  # batch statistics move away from 0 and 1
     net.eval()
@@ -141,6 +153,35 @@ def test_prediction_network_equals_the_padded_one_far_from_the_border():
     np.testing.assert_allclose(
         inner[..., edge:-edge, edge:-edge], whole[..., cut + edge : -cut - edge, cut + edge : -cut - edge], atol=2e-5
     )
+
+
+def test_interpolation_is_that_of_torch_with_its_gradient():
+    x = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    found, expected = interpolated(ours), functional.interpolate(theirs, scale_factor=2.0, mode="bilinear")
+    torch.testing.assert_close(found, expected)
+    for result in (found, expected):
+        (result**2).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_a_coarse_network_is_the_same_network_on_means_of_pixels():
+    fine = UNet(replace(SMALL, padding="same"), generator=torch.Generator().manual_seed(1)).eval()
+    coarse = UNet(replace(SMALL, padding="same", depth=3, coarse=1), generator=torch.Generator().manual_seed(1)).eval()
+    image = torch.rand(1, 1, 64, 48, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        averaged = functional.avg_pool2d(image, 2)
+        scores = fine(averaged)
+        assert torch.equal(coarse(image), interpolated(scores))
+        assert torch.equal(coarse(averaged, averaged=True), scores)
+    assert coarse.config.core == fine.config
+
+
+def test_a_coarse_network_costs_that_of_the_pixels_it_sees():
+    fine = sum(layer.macs for layer in layer_table(replace(SMALL, padding="same"), 64))
+    coarse = layer_table(replace(SMALL, padding="same", depth=3, coarse=1), 128)
+    assert sum(layer.macs for layer in coarse) == fine
+    assert (coarse[0].name, coarse[0].size_in, coarse[-1].name) == ("conv_d1a-b", 64, "conv_u1d-score")
 
 
 def test_an_up_convolution_is_the_transposed_one_with_its_gradient():

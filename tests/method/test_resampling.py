@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from scipy.interpolate import CubicSpline
+from torch.nn import functional
 
 from ubend.errors import InputError
-from ubend.method.resampling import resized, sample, sampling_grid
+from ubend.method.resampling import averaged, commonest, resized, sample, sampling_grid
 
 
 def shifted(rows, columns):
@@ -157,3 +160,32 @@ def test_a_fine_pattern_becomes_its_mean_where_pixels_become_larger():
 def test_the_largest_integers_stay_in_their_type():
     largest = np.full((1, 3, 3), 2**32 - 1, np.uint32)
     assert (resized(largest, (5, 5), order=1) == 2**32 - 1).all()
+
+
+# halving
+
+
+@given(arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-1, 3)))
+def test_the_commonest_label_of_four(labels):
+    found = commonest(labels, 1)
+    assert found.shape == tuple(-(-length // 2) for length in labels.shape)
+    assert found.dtype == labels.dtype
+    whole = np.pad(labels, [(0, length % 2) for length in labels.shape], mode="edge")
+    for row, column in np.ndindex(found.shape):
+        block = whole[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].ravel()
+        labelled = block[block >= 0]
+        block[block < 0] = labelled.min(initial=99) if labelled.size else -1  # the smallest that is there
+        values, number = np.unique(block, return_counts=True)
+        assert found[row, column] == values[number.argmax()]  # the first of equals is the smallest
+
+
+def test_means_of_blocks_and_how_often():
+    image = np.random.default_rng(0).integers(0, 60000, (2, 8, 12)).astype(np.uint16)
+    assert averaged(image, 0) is image
+    quarter = averaged(image, 2)
+    assert (quarter.dtype, quarter.shape) == (np.float32, (2, 2, 3))
+    np.testing.assert_allclose(quarter[1, 1, 2], image[1, 4:, 8:].mean(), rtol=1e-6)
+    expected = functional.avg_pool2d(torch.from_numpy(image.astype(np.float32)), 2).numpy()
+    np.testing.assert_allclose(averaged(image, 1), expected, rtol=1e-6)
+    assert commonest(image[0], 0).shape == (8, 12)
+    assert commonest(image[0], 2).shape == (2, 3)

@@ -14,8 +14,8 @@ from ubend.run.budget import (
     Facts,
     Speed,
     choose_parts,
+    diameters,
     fewer_pixels,
-    large_diameter,
     make_plan,
     middle,
     step_bytes,
@@ -27,8 +27,8 @@ DEFAULT = replace(SHIPPED, tiles=replace(SHIPPED.tiles, batch=4))
 INSTANCES = Task("instances", (), None)
 
 
-def facts(*sizes, diameter=None, channels=1, classes=2):
-    return Facts(sizes or ((512, 512),), channels, classes, diameter)
+def facts(*sizes, diameter=None, small=None, channels=1, classes=2):
+    return Facts(sizes or ((512, 512),), channels, classes, diameter, small)
 
 
 def timed(minutes):
@@ -54,24 +54,35 @@ def image(labels, pixels=None):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "diameter", "size", "depth", "batch"),
+    ("sizes", "diameter", "size", "depth", "coarse", "batch"),
     [
-        ([(512, 512)], None, 256, 4, 1),
-        ([(512, 512)], 22, 256, 4, 1),
-        ([(512, 512)], 107, 256, 4, 1),
-        ([(1030, 1349)], 180, 272, 4, 1),  # one and a half diameters, in multiples of 16
-        ([(2048, 2048)], 300, 384, 5, 1),  # no larger; wider than the 188 px that depth 4 sees
-        ([(300, 2000)], 200, 320, 5, 1),  # no more than the image has
-        ([(32, 32)], 10, 32, 3, 16),
-        ([(40, 90)], 10, 40, 3, 16),
-        ([(1, 1)], None, 8, 1, 16),
-        ([(32, 32), (100, 80)], None, 80, 4, 10),  # the largest image rules
-        ([(8192, 8192)], 30, 256, 4, 1),
+        ([(512, 512)], None, 256, 4, 0, 1),
+        ([(512, 512)], 39, 256, 4, 0, 1),
+        ([(512, 512)], 107, 256, 5, 1, 1),  # of pixels as the network sees them
+        ([(1030, 1349)], 180, 256, 6, 2, 1),
+        ([(2048, 2048)], 700, 272, 6, 2, 1),  # one and a half diameters, in multiples of 16
+        ([(4096, 4096)], 900, 352, 7, 2, 1),  # wider than the 188 px that depth 4 sees
+        ([(4096, 4096)], 2000, 384, 7, 2, 1),  # no larger
+        ([(300, 2000)], 200, 80, 6, 2, 10),  # no more than the image has
+        ([(200, 200)], 200, 112, 5, 1, 5),  # it must have something left
+        ([(100, 100)], 150, 112, 4, 0, 5),
+        ([(32, 32)], 10, 32, 3, 0, 16),
+        ([(40, 90)], 10, 40, 3, 0, 16),
+        ([(1, 1)], None, 8, 1, 0, 16),
+        ([(32, 32), (100, 80)], None, 80, 4, 0, 10),  # the largest image rules
+        ([(8192, 8192)], 30, 256, 4, 0, 1),
     ],
 )
-def test_tiles_follow_images_and_objects(sizes, diameter, size, depth, batch):
-    chosen = make_plan(SHIPPED, facts(*sizes, diameter=diameter)).recipe
-    assert (chosen.tiles.size, chosen.network.depth, chosen.tiles.batch) == (size, depth, batch)
+def test_tiles_and_resolution_follow_images_and_objects(sizes, diameter, size, depth, coarse, batch):
+    plan = make_plan(SHIPPED, facts(*sizes, diameter=diameter))
+    network, tiles = plan.recipe.network, plan.recipe.tiles
+    assert (tiles.size, network.depth, network.coarse, tiles.batch) == (size, depth, coarse, batch)
+    assert ("resolution" in " ".join(plan.words)) is (coarse > 0)
+
+
+@pytest.mark.parametrize(("small", "coarse"), [(None, 2), (80, 2), (79, 1), (40, 1), (39, 0)])
+def test_small_objects_keep_their_pixels(small, coarse):
+    assert make_plan(SHIPPED, facts(diameter=200, small=small)).recipe.network.coarse == coarse
 
 
 @given(
@@ -83,7 +94,7 @@ def test_tiles_follow_images_and_objects(sizes, diameter, size, depth, batch):
 def test_any_plan_is_one_that_the_network_takes(sizes, diameter, padding, depth):
     recipe = replace(DEFAULT, network=replace(DEFAULT.network, padding=padding, depth=depth))
     chosen = make_plan(recipe, facts(*sizes, diameter=diameter)).recipe
-    check_input_size(chosen.network, chosen.tiles.size, chosen.tiles.size)
+    check_input_size(chosen.network.core, chosen.tiles.size, chosen.tiles.size)
     again = make_plan(chosen, facts((9, 9), diameter=1)).recipe
     assert again == chosen  # nothing is left to choose
 
@@ -92,6 +103,9 @@ def test_what_a_recipe_keeps_is_kept():
     kept = replace(DEFAULT, budget=BudgetConfig())
     plan = make_plan(kept, facts((32, 32), diameter=300), seconds=1e5, speed=two_cores)
     assert (plan.recipe.network, plan.recipe.tiles) == (DEFAULT.network, DEFAULT.tiles)
+    for fixed in ("coarse", "depth"):
+        one = replace(DEFAULT, budget=replace(DEFAULT.budget, **{fixed: False}))
+        assert make_plan(one, facts(diameter=300)).recipe.network.coarse == 0
     size = replace(DEFAULT, tiles=replace(DEFAULT.tiles, size=512), budget=replace(DEFAULT.budget, size=False))
     assert make_plan(size, facts((100, 100))).recipe.tiles.batch == 4  # of tiles as large as the recipe's
     deep = replace(DEFAULT, network=replace(DEFAULT.network, depth=6), budget=replace(DEFAULT.budget, depth=False))
@@ -268,25 +282,24 @@ def squares(*sides):
     return labels
 
 
-def test_diameter_of_instances():
-    assert large_diameter([image(squares(10, 10, 40))], INSTANCES) == pytest.approx(
-        np.quantile(np.sqrt(4 / np.pi) * np.array([10, 10, 40]), 0.9)
-    )
+def test_diameters_of_instances():
+    expected = np.quantile(np.sqrt(4 / np.pi) * np.array([10, 10, 40]), [0.1, 0.9])
+    assert diameters([image(squares(10, 10, 40))], INSTANCES) == pytest.approx(tuple(expected))
 
 
 def test_a_net_of_membranes_is_thin():
     net = np.zeros((200, 200), np.int32)
     net[::40], net[:, ::40] = 1, 1
-    assert large_diameter([image(net)], Task("binary", (0, 1), None)) < 3
+    assert diameters([image(net)], Task("binary", (0, 1), None))[1] < 3
     disc = np.hypot(*(np.indices((101, 101)) - 50)) <= 20
-    assert large_diameter([image(disc)], Task("binary", (0, 1), None)) == pytest.approx(41, abs=2)
+    assert diameters([image(disc)], Task("binary", (0, 1), None)) == (None, pytest.approx(41, abs=2))
 
 
 def test_where_there_is_no_diameter():
     nothing = image(np.zeros((9, 9)))
-    assert large_diameter([nothing], INSTANCES) is None
-    assert large_diameter([nothing], Task("binary", (0, 1), None)) is None
-    assert large_diameter([nothing], Task("classes", (0, 1, 2), None)) is None
+    assert diameters([nothing], INSTANCES) == (None, None)
+    assert diameters([nothing], Task("binary", (0, 1), None)) == (None, None)
+    assert diameters([nothing], Task("classes", (0, 1, 2), None)) == (None, None)
 
 
 def test_the_middle_of_colour():

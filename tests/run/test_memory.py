@@ -50,7 +50,8 @@ configs = st.builds(
     in_channels=st.sampled_from([1, 3]),
     classes=st.sampled_from([2, 30]),
     width=st.sampled_from([1, 8, 20]),
-    depth=st.integers(1, 5),
+    depth=st.integers(3, 5),
+    coarse=st.integers(0, 2),
     wide_last_up=st.booleans(),
 )
 

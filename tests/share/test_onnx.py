@@ -56,6 +56,8 @@ CASES = {
     "colour, classes": {"in_channels": 3, "classes": 4, "kind": "classes", "padding": "same"},
     "as released in 2015": {"up_relu": True, "wide_last_up": True, "depth": 1},
     "deeper": {"depth": 3, "width": 2},
+    "at half the resolution": {"depth": 3, "coarse": 1, "padding": "same", "normalisation": "batch"},
+    "at a quarter": {"depth": 3, "coarse": 2, "width": 2, "kind": "instances", "classes": 3},
     "distance": {
         "kind": "instances", "classes": 3, "views": "dihedral", "in_channels": 3, "padding": "same",
         "normalisation": "batch",

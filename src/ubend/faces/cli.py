@@ -662,7 +662,7 @@ def describe(
         if json_file is not None:
             raise InputError(f"--json writes what a model says of itself, and {what} is a recipe: name a model")
         recipe = load_recipe(what)
-        _print_network(recipe.network, recipe.tiles.size if size is None else size)
+        _print_network(recipe.network, size or recipe.tiles.size << recipe.network.coarse)
         if recipe.about:
             console.print(escape(f"Recipe {what}: {recipe.about}."))
         return
@@ -671,7 +671,7 @@ def describe(
     contract = load(what, device="cpu").contract
     print_card(console, contract, name=what)
     console.print("\n[bold]Its layers[/]")
-    _print_network(contract.network, contract.recipe.tiles.size if size is None else size)
+    _print_network(contract.network, size or contract.recipe.tiles.size << contract.network.coarse)
     _write_json(card_for_programs(contract), json_file, overwrite=overwrite)
 
 

@@ -10,6 +10,7 @@ from ubend.faces.terminal import escape
 from ubend.faces.unlike import range_in_words
 from ubend.faces.words import rules_in_words
 from ubend.method.network import count_parameters
+from ubend.run.budget import at_resolution
 from ubend.run.contract import Contract
 from ubend.run.drift import Reference
 from ubend.run.normalisation import Normalisation, count
@@ -204,7 +205,8 @@ def _made(contract: Contract) -> dict[str, str]:
     made, network = contract.provenance, contract.network
     said = {key: made.get(key, "not known") for key in ("steps", "minutes", "seed", "machine", "date")}
     lines = {
-        "Network": f"U-Net of width {network.width} and depth {network.depth}, {count_parameters(network):,} "
+        "Network": f"U-Net of width {network.width} and depth {network.depth}{at_resolution(network.coarse)}, "
+        f"{count_parameters(network):,} "
         f"parameters, padding {network.padding}, normalisation {network.normalisation}",
         "Training": "{steps} steps in {minutes} minutes, seed {seed}, {machine}, {date}".format(**said),
         "Recipe": _unlike_default(contract.recipe),

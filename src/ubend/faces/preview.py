@@ -22,7 +22,7 @@ from ubend.errors import FileError
 from ubend.faces.pictures import CLASS_COLOURS, displayed, overlay
 from ubend.method.geometry import halo, tile_spans
 from ubend.method.overlap_tile import cut_tile
-from ubend.run.budget import Facts, Part, large_diameter, make_plan, middle_of
+from ubend.run.budget import Facts, Part, diameters, make_plan, middle_of
 from ubend.run.contract import Contract
 from ubend.run.normalisation import channels_first, count
 from ubend.run.prediction import margin
@@ -95,7 +95,8 @@ def prepare_preview(
     seen = infer_task([image.labels for image in images], kind=task, ignore=ignore)
     check_finite(images)
     sizes = tuple((image.labels.shape[0], image.labels.shape[1]) for image in images)
-    facts = Facts(sizes, count_channels(images), count_maps(recipe, seen), large_diameter(images, seen))
+    small, large = diameters(images, seen)
+    facts = Facts(sizes, count_channels(images), count_maps(recipe, seen), large, small)
     contract = make_contract(make_plan(recipe, facts).recipe, seen, images)
     parts: list[Part] = [(k, *middle_of(image.labels.shape, LARGEST_SIDE)) for k, image in enumerate(images)]
     prepared = prepare(images, contract, parts)

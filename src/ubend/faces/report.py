@@ -41,6 +41,7 @@ from ubend.faces.pictures import (
 from ubend.faces.words import rules_in_words
 from ubend.method.measurements import measure_objects
 from ubend.method.network import count_parameters
+from ubend.run.budget import at_resolution
 from ubend.run.contract import Contract
 from ubend.run.evaluation import HEADLINES, Evaluation
 from ubend.run.inspection import MOST_IMAGES, Inspected, Inspection, Unlabelled, inspect, rank_unlabelled
@@ -748,7 +749,8 @@ def _how_made(report: _Report) -> _Section:
         "Labels": _KINDS[report.kind]
         + (f": {', '.join(map(str, contract.task.values[:MOST_CLASSES]))}" if contract.task.values else ""),
         "Pixel size": f"{contract.pixel_size:g} µm" if contract.pixel_size else "not known",
-        "Network": f"U-Net of depth {network.depth}, width {network.width}; {count_parameters(network):,} parameters",
+        "Network": f"U-Net of depth {network.depth}, width {network.width}{at_resolution(network.coarse)}; "
+        f"{count_parameters(network):,} parameters",
         "Plan": " ".join([f"{plan[0]}.", *plan[1:]]) if plan else "",
         "Time": f"{_duration(made.get('minutes'))}, {made.get('steps', 0):,} steps"
         + (f"; waited for tiles {report.log['waiting'][-1]:.1%} of the time" if report.log else ""),
@@ -837,7 +839,8 @@ def _methods(report: _Report, version: str) -> str:
     images = len(made.get("images", {}))
     text = (
         f"Images were segmented with a U-Net (Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28) of depth "
-        f"{report.contract.network.depth} and width {report.contract.network.width}, trained with ubend {version} on "
+        f"{report.contract.network.depth} and width {report.contract.network.width}"
+        f"{at_resolution(report.contract.network.coarse)}, trained with ubend {version} on "
         f"{count(images, 'annotated image')} for {made.get('steps', 0):,} steps"
     )
     if report.folds is not None:

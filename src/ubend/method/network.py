@@ -7,6 +7,7 @@ way down, and two 3×3 convolutions with ReLU. A 1×1 convolution maps the last 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -78,9 +79,13 @@ class NetworkConfig:
     classes : int
         Classes that are told apart; 2: foreground and background.
     width : int
-        Channels of the first level; each level down doubles them.
+        Channels of the first level that has convolutions; each level down doubles them.
     depth : int
         How often the maps are halved.
+    coarse : int
+        How many of these times before the first convolution: at such a level the image is averaged over 2×2 pixels and
+        the scores are interpolated, and that is all. So the network sees twice as far, or four times, and has a quarter
+        of the pixels to work on, or a sixteenth; 0 as in the paper.
     padding : {"none", "same"}
         "none" as in the paper: the output loses 2·halo pixels. "same" pads each 3×3 convolution with zeros.
     normalisation : {"none", "batch"}
@@ -107,6 +112,7 @@ class NetworkConfig:
     classes: int = 2
     width: int = 64
     depth: int = 4
+    coarse: int = 0
     padding: Literal["none", "same"] = "none"
     normalisation: Literal["none", "batch"] = "none"
     dropout: float = 0.5
@@ -128,6 +134,8 @@ class NetworkConfig:
             if getattr(self, name) not in allowed:
                 choices = " or ".join(repr(choice) for choice in allowed)
                 raise InputError(f"{name} of a network is {choices}, not {getattr(self, name)!r}")
+        if not isinstance(self.coarse, int) or not 0 <= self.coarse < self.depth:
+            raise InputError(f"coarse of a network is from 0 to depth − 1, {self.depth - 1}, not {self.coarse!r}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is a probability from 0 to below 1, not {self.dropout!r}")
 
@@ -142,13 +150,18 @@ class NetworkConfig:
         Parameters
         ----------
         level : int
-            Counted from 0 at full resolution.
+            Counted from 0 at full resolution; from `coarse` on.
 
         Returns
         -------
         int
         """
-        return self.width << level
+        return self.width << (level - self.coarse)
+
+    @property
+    def core(self) -> "NetworkConfig":
+        """The network without its coarse levels, as it is trained: on images that are averaged already."""
+        return replace(self, depth=self.depth - self.coarse, coarse=0)
 
     def up_channels(self, level: int) -> int:
         """Tell the channels that the up-convolution into a level returns.
@@ -162,7 +175,7 @@ class NetworkConfig:
         -------
         int
         """
-        return self.channels(level + 1 if self.wide_last_up and level == 0 else level)
+        return self.channels(level + 1 if self.wide_last_up and level == self.coarse else level)
 
 
 @dataclass(frozen=True)
@@ -233,14 +246,16 @@ def _layers(config: NetworkConfig, size: int) -> Iterator[Layer]:
         )
 
     channels = config.in_channels
-    for level in range(config.depth + 1):
+    for _ in range(config.coarse):
+        size = (size - 2 * loss) // 2
+    for level in range(config.coarse, config.depth + 1):
         outputs = config.channels(level)
         yield convolution(f"conv_d{level}a-b", channels, outputs, size)
         yield convolution(f"conv_d{level}b-c", outputs, outputs, size - loss)
         channels, size = outputs, size - 2 * loss
         if level < config.depth:
             size //= 2
-    for level in reversed(range(config.depth)):
+    for level in reversed(range(config.coarse, config.depth)):
         outputs, up = config.channels(level), config.up_channels(level)
         source = f"d{config.depth}c" if level == config.depth - 1 else f"u{level + 1}d"
         name = f"upconv_{source}_u{level}a"
@@ -250,9 +265,8 @@ def _layers(config: NetworkConfig, size: int) -> Iterator[Layer]:
         yield convolution(f"conv_u{level}c-d", outputs, outputs, size - loss)
         channels, size = outputs, size - 2 * loss
     classes = config.classes
-    yield Layer(
-        "conv_u0d-score", channels, classes, 1, size, size, classes * (channels + 1), size * size * channels * classes
-    )
+    name = f"conv_u{config.coarse}d-score"
+    yield Layer(name, channels, classes, 1, size, size, classes * (channels + 1), size * size * channels * classes)
 
 
 def tiling_cost(config: NetworkConfig, size: int) -> float:
@@ -384,10 +398,10 @@ class UNet(nn.Module):
     def __init__(self, config: NetworkConfig | None = None, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config = config or NetworkConfig()
-        levels = range(config.depth)
-        inputs = [config.in_channels, *(config.channels(level) for level in levels)]
-        self.down = nn.ModuleList(TwoConvolutions(config, inputs[level], config.channels(level)) for level in levels)
-        self.bottom = TwoConvolutions(config, inputs[-1], config.channels(config.depth))
+        levels = range(config.coarse, config.depth)
+        channels = [config.in_channels, *(config.channels(level) for level in (*levels, config.depth))]
+        *down, bottom = (TwoConvolutions(config, inputs, outputs) for inputs, outputs in pairwise(channels))
+        self.down, self.bottom = nn.ModuleList(down), bottom
         self.pool = MaxPool[config.dimensions](2)
         self.dropout = nn.Dropout(config.dropout)
         up = UpConvolution[config.dimensions]
@@ -399,45 +413,81 @@ class UNet(nn.Module):
         self.head = PointwiseConvolution[config.dimensions](config.width, config.classes)
         initialise(self, generator)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, *, averaged: bool = False) -> Tensor:
         """Score each pixel for each class.
 
         Parameters
         ----------
         image : Tensor of float, shape (batch, in_channels, rows, columns)
             Rows and columns must fit: `geometry.nearest_valid_inputs`.
+        averaged : bool
+            Whether the image has been averaged as by the coarse levels, and the scores are wanted of its pixels.
 
         Returns
         -------
         Tensor of float32, shape (batch, classes, rows − 2·halo, columns − 2·halo)
             The same rows and columns as the image if padded.
         """
-        config = self.config
-        check_input_size(config, image.shape[-2], image.shape[-1])
+        config, coarse = self.config, range(0 if averaged else self.config.coarse)
+        check_input_size(config.core if averaged else config, image.shape[-2], image.shape[-1])
         skips = []
         x = image
-        for level, convolutions in enumerate(self.down):
+        for _ in coarse:
+            x = functional.avg_pool2d(self._without(2, x), 2)
+        for level, convolutions in enumerate(self.down, start=config.coarse):
             x = convolutions(x)
             if level == config.depth - 1:
                 x = self.dropout(x)  # before the skip connection leaves, as in the released network
             skips.append(x)
             x = self.pool(x)
         x = self.dropout(self.bottom(x))
-        for level in reversed(range(config.depth)):
-            x = self.up[level](x)
+        for level in reversed(range(config.coarse, config.depth)):
+            x = self.up[level - config.coarse](x)
             if config.up_relu:
                 x = torch.relu_(x)
             # Here a prediction needs most memory: no line holds a map that the next does not need.
-            x = torch.cat([x, self._cropped(skips.pop(), level)], dim=1)
-            merge: TwoConvolutions = self.merge[level]  # type: ignore[assignment]
+            x = torch.cat([x, self._without(skip_crop(level, config.depth), skips.pop())], dim=1)
+            merge: TwoConvolutions = self.merge[level - config.coarse]  # type: ignore[assignment]
             x = merge.first_half(x)
             x = merge.second_half(x)
         with torch.autocast(x.device.type, enabled=False):  # scores keep all their digits in mixed precision
-            return self.head(x.float())  # type: ignore[no-any-return]
+            scores: Tensor = self.head(x.float())
+        for _ in coarse:
+            scores = self._without(2, interpolated(scores))
+        return scores
 
-    def _cropped(self, skip: Tensor, level: int) -> Tensor:
-        crop = skip_crop(level, self.config.depth) if self.config.padding == "none" else 0
-        return skip[..., crop : skip.shape[-2] - crop, crop : skip.shape[-1] - crop]
+    def _without(self, border: int, x: Tensor) -> Tensor:
+        """Cut the pixels off that convolutions without padding would have lost."""
+        border = border if self.config.padding == "none" else 0
+        return x[..., border : x.shape[-2] - border, border : x.shape[-1] - border]
+
+
+def interpolated(x: Tensor) -> Tensor:
+    """Double rows and columns by linear interpolation; beyond the border the last value goes on.
+
+    The same as ``torch.nn.functional.interpolate``, whose gradient on a GPU differs from run to run.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, channels, rows, columns)
+
+    Returns
+    -------
+    Tensor, shape (batch, channels, 2·rows, 2·columns)
+
+    Examples
+    --------
+    >>> interpolated(torch.tensor([[[[0.0, 4.0]]]])).tolist()
+    [[[[0.0, 1.0, 3.0, 4.0], [0.0, 1.0, 3.0, 4.0]]]]
+    """
+    for axis in (2, 3):
+        before, after = x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1)
+        x = torch.cat([before, x, after], dim=axis)
+        left, right = x.narrow(axis, 0, x.shape[axis] - 1), x.narrow(axis, 1, x.shape[axis] - 1)
+        pairs = torch.stack([torch.lerp(left, right, 0.25), torch.lerp(left, right, 0.75)], dim=axis + 1)
+        x = pairs.flatten(axis, axis + 1)
+        x = x.narrow(axis, 1, x.shape[axis] - 2)
+    return x
 
 
 def initialise(net: nn.Module, generator: torch.Generator | None = None) -> None:

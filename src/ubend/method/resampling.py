@@ -203,6 +203,65 @@ def resized(image: NDArray[Any], shape: tuple[int, int], *, order: int) -> NDArr
     return np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(image.dtype)
 
 
+def averaged(image: NDArray[Any], times: int) -> NDArray[Any]:
+    """Halve rows and columns some times: each pixel is the mean of 2×2; the last of an odd number counts twice.
+
+    Parameters
+    ----------
+    image : ndarray, shape (channels, rows, columns)
+    times : int
+        How often; 0 returns the image as it is.
+
+    Returns
+    -------
+    ndarray of float32, shape (channels, ⌈rows/2⌉, ⌈columns/2⌉)
+
+    Examples
+    --------
+    >>> averaged(np.array([[[1, 2, 9], [3, 4, 9]]], np.uint8), 1).tolist()
+    [[[2.5, 9.0]]]
+    """
+    for _ in range(times):
+        image = _blocks(image.astype(np.float32, copy=False)).mean(-1)
+    return image
+
+
+def commonest(labels: NDArray[Any], times: int) -> NDArray[Any]:
+    """Halve rows and columns of labels some times: each pixel is the commonest value of 2×2, of equals the smallest.
+
+    Negative values, which are not labelled, count only where all four are negative.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (rows, columns)
+    times : int
+        How often; 0 returns the labels as they are.
+
+    Returns
+    -------
+    ndarray of the same dtype, shape (⌈rows/2⌉, ⌈columns/2⌉)
+
+    Examples
+    --------
+    >>> commonest(np.array([[0, 7, 2, 2], [7, 7, 1, 1]]), 1).tolist()
+    [[7, 1]]
+    """
+    for _ in range(times):
+        four = np.sort(_blocks(labels), axis=-1)
+        labelled = np.take_along_axis(four, np.minimum((four < 0).sum(-1, keepdims=True), 3), axis=-1)
+        first, second, third, last = np.moveaxis(np.sort(np.where(four < 0, labelled, four), axis=-1), -1, 0)
+        pair_at_the_end = (third == last) & (first != second)
+        labels = np.where(second == third, second, np.where(pair_at_the_end, last, first))
+    return labels
+
+
+def _blocks(image: NDArray[Any]) -> NDArray[Any]:
+    """Put the four pixels of each 2×2 block into a last axis."""
+    rows, columns = image.shape[-2:]
+    image = np.pad(image, [(0, 0)] * (image.ndim - 2) + [(0, rows % 2), (0, columns % 2)], mode="edge")
+    return np.stack([image[..., r::2, c::2] for r in (0, 1) for c in (0, 1)], axis=-1)
+
+
 def _beyond_float32(labels: NDArray[Any]) -> bool:
     return bool(labels.max() > 2**24 or labels.min() < -(2**24))
 

@@ -29,6 +29,11 @@ STEPS_WANTED, STEPS_LEAST = 8000, 300
 """A wider network is taken if the budget still affords the first; a smaller step, if it does not afford the second.
 8,000 steps of one tile at width 16 are some 10 minutes on two cores. At a sixth of them, width 24 did worse in the same
 time (docs/benchmarks.md, "How the default recipe was chosen")."""
+COARSE_FROM = (40, 160)
+"""Diameters of large objects, in pixels, from which the network works at half and at a quarter of the resolution. What
+that brings is in docs/benchmarks.md, "Resolution"."""
+SMALLEST_OBJECT, SMALLEST_IMAGE = 20, 64
+"""Diameter of small objects, and rows and columns of an image, that must be left at that resolution."""
 OBJECTS_A_TILE = 1.5
 """Diameters of a large object that a tile covers. Larger tiles mean fewer steps, and did worse in the same time
 (docs/benchmarks.md, "How the default recipe was chosen")."""
@@ -74,12 +79,15 @@ class Facts:
         Maps that the network takes and gives.
     diameter : float or None
         Of the large objects, in pixels; None where labels are classes, or there is no object.
+    small : float or None
+        Diameter of the small ones; None also where labels are foreground, of which not each piece is an object.
     """
 
     sizes: tuple[tuple[int, int], ...]
     channels: int
     classes: int
     diameter: float | None = None
+    small: float | None = None
 
 
 @dataclass(frozen=True)
@@ -167,14 +175,20 @@ def make_plan(
 
 
 def _settle_tiles(recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
-    """Choose depth, tile and batch from the size of images and objects; about the pixels of a step stay."""
-    free, base = recipe.budget, recipe.tiles
+    """Choose resolution, depth, tile and batch from the size of images and objects; about the pixels of a step stay.
+
+    But for the first, all is told in pixels as the network sees them.
+    """
+    coarse, words = _resolution(recipe, facts)
+    recipe, free, base = replace(recipe, network=recipe.network.core), recipe.budget, recipe.tiles
+    sizes = tuple((-(-rows >> coarse), -(-columns >> coarse)) for rows, columns in facts.sizes)
+    facts = replace(facts, sizes=sizes, diameter=None if facts.diameter is None else facts.diameter / 2**coarse)
     side = max(min(rows, columns) for rows, columns in facts.sizes)
     depth = recipe.network.depth
     if free.depth:
         depth = _depth(recipe, facts, side)
     network = replace(recipe.network, depth=depth)
-    size, words = base.size, []
+    size = base.size
     if free.size:
         objects = OBJECTS_A_TILE * (facts.diameter or 0)
         wanted = min(max(base.size, objects), max(base.size, LARGEST_TILE))
@@ -182,7 +196,7 @@ def _settle_tiles(recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
         why = "" if facts.diameter is None else f"large objects measure about {facts.diameter:.0f} px"
         if side < wanted:
             why = f"the images have {side} rows or columns at most" + (f", {why}" if why else "")
-        if why:
+        if why and not coarse:
             words.append(f"Tiles of {size}×{size}: {why}.")
     check_input_size(network, size, size)
     batch = base.batch
@@ -191,7 +205,22 @@ def _settle_tiles(recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
         batch = min(max(MOST_TILES, base.batch), max(1, batch))
     if depth != recipe.network.depth:
         words.append(f"Depth {depth}: each pixel sees {receptive_field(depth)[0]} px around it.")
+    network = replace(network, depth=depth + coarse, coarse=coarse)
     return replace(recipe, network=network, tiles=replace(base, size=size, batch=batch)), words
+
+
+def _resolution(recipe: Recipe, facts: Facts) -> tuple[int, list[str]]:
+    """How often the image is halved before the network works on it: more often where the objects are large."""
+    if not (recipe.budget.coarse and recipe.budget.depth) or facts.diameter is None:
+        return recipe.network.coarse, []
+    side = max(min(rows, columns) for rows, columns in facts.sizes)
+    small = math.inf if facts.small is None else facts.small
+    coarse = sum(facts.diameter >= least for least in COARSE_FROM)
+    while coarse and (side < SMALLEST_IMAGE << coarse or small < SMALLEST_OBJECT << coarse):
+        coarse -= 1
+    if coarse <= recipe.network.coarse:
+        return recipe.network.coarse, []
+    return coarse, [f"Why{at_resolution(coarse)}: large objects measure about {facts.diameter:.0f} px."]
 
 
 def _depth(recipe: Recipe, facts: Facts, side: int) -> int:
@@ -308,7 +337,7 @@ def _next_smaller(recipe: Recipe) -> Recipe | None:
     if free.batch and tiles.batch > 1:
         return _with_tiles(recipe, batch=tiles.batch // 2)
     if free.size:
-        size = _smaller_tile(network, tiles.size)
+        size = _smaller_tile(network.core, tiles.size)
         if size < tiles.size:
             return _with_tiles(recipe, size=size)
     narrower = [width for width in WIDTHS if width < network.width]
@@ -335,10 +364,21 @@ def _in_short(recipe: Recipe, steps: int, step: float | None, memory: int) -> st
         many = count(steps, "step")
     speed = "" if step is None else f"; {_seconds(step)} a step"
     return (
-        f"{many} of {count(tiles.batch, 'tile')} of {tiles.size}×{tiles.size}; "
+        f"{many} of {count(tiles.batch, 'tile')} of {tiles.size}×{tiles.size}{at_resolution(network.coarse)}; "
         f"width {network.width}, depth {network.depth}, {_parameters(count_parameters(network))} parameters"
         f"{speed}, {_bytes(memory)} of memory"
     )
+
+
+def at_resolution(coarse: int) -> str:
+    """Say at which resolution of the image a network works, if it is not the whole.
+
+    Examples
+    --------
+    >>> [at_resolution(coarse) for coarse in range(3)]
+    ['', ' at half the resolution', ' at 1/4 of the resolution']
+    """
+    return " at half the resolution" if coarse == 1 else f" at 1/{2**coarse} of the resolution" if coarse else ""
 
 
 def _rounded(number: int) -> int:
@@ -385,7 +425,8 @@ class Speed:
 
     def __call__(self, recipe: Recipe) -> float:
         """Tell the seconds of one step of a recipe."""
-        key = (recipe.network.width, recipe.network.depth, recipe.tiles.size, recipe.tiles.batch)
+        network, tiles = recipe.network, recipe.tiles
+        key = (network.width, network.depth, network.coarse, tiles.size, tiles.batch)
         if key not in self._known:
             if not self._known:
                 pilot = _with_tiles(recipe, batch=1, size=_pilot_tile(recipe))
@@ -415,14 +456,14 @@ class Speed:
 
 
 def _pilot_tile(recipe: Recipe) -> int:
-    network, size = recipe.network, recipe.tiles.size
+    network, size = recipe.network.core, recipe.tiles.size
     smaller = smallest_input_for(1, network.depth) if network.padding == "none" else PILOT_TILE
     step = 1 << network.depth
     return min(size, smaller if network.padding == "none" else max(smaller // step, 1) * step)
 
 
 def _macs(recipe: Recipe) -> int:
-    return recipe.tiles.batch * sum(layer.macs for layer in layer_table(recipe.network, recipe.tiles.size))
+    return recipe.tiles.batch * sum(layer.macs for layer in layer_table(recipe.network.core, recipe.tiles.size))
 
 
 # fewer pixels
@@ -507,14 +548,15 @@ def whole(image: Annotated) -> tuple[slice, slice]:
 # the facts
 
 
-def large_diameter(images: Sequence[Annotated], task: Task) -> float | None:
-    """Diameter that nine tenths of the objects do not exceed, in pixels.
+def diameters(images: Sequence[Annotated], task: Task) -> tuple[float | None, float | None]:
+    """Diameters that a tenth and nine tenths of the objects do not exceed, in pixels: `Facts.small`, `Facts.diameter`.
 
     Instances: of the disc of equal area. Foreground: twice the largest distance to the border of each connected piece,
-    so that a net of membranes counts as thin. Measured in the middle of the images, up to four megapixels in all.
+    so that a net of membranes counts as thin; a piece may be a speck, so nothing is small. Measured in the middle of
+    the images, up to four megapixels in all.
     """
     if task.kind == "classes":
-        return None
+        return None, None
     side = max(1, math.isqrt(MEASURED_ON // len(images)))
     found: list[NDArray[Any]] = []
     for image in images:
@@ -526,8 +568,11 @@ def large_diameter(images: Sequence[Annotated], task: Task) -> float | None:
             pieces, number = ndimage.label(indices > 0)
             depth = ndimage.distance_transform_edt(np.pad(indices > 0, 1))[1:-1, 1:-1]
             found.append(2 * np.asarray(ndimage.maximum(depth, pieces, range(1, number + 1))))
-    diameters = np.concatenate(found)
-    return float(np.quantile(diameters, 0.9)) if diameters.size else None
+    all_found = np.concatenate(found)
+    if not all_found.size:
+        return None, None
+    small, large = (float(value) for value in np.quantile(all_found, (0.1, 0.9)))
+    return small if task.kind == "instances" else None, large
 
 
 def middle(pixels: NDArray[Any], side: int) -> NDArray[Any]:

@@ -101,8 +101,11 @@ def tile_bytes(config: NetworkConfig, size: int, *, sixteen_bits: bool = False, 
     tile = config.in_channels * pixels * (8 + 4 + (4 if views > 1 else 0))  # as cut out, as normalised, as seen
     seen = (1 if views > 1 else 0) * 4 * config.classes * output  # the sum over views, while the next is computed
     maps = max(width * values + 4 * weights for values, weights in _held(config, size))
+    last = output >> 2 * config.coarse  # pixels of the last map before the scores
+    interpolated = 6 if config.coarse else 2  # copies of the scores at a time
     scores = max(
-        (4 * config.width * output if sixteen_bits else 0) + width * config.width * output, 8 * config.classes * output
+        (4 * config.width * last if sixteen_bits else 0) + width * config.width * last,
+        4 * interpolated * config.classes * output,
     )
     weights = 2 * count_parameters(config) if sixteen_bits else 0  # their copies in 16 bits
     maps = int(SIXTEEN_BITS * maps) + weights if sixteen_bits else maps
@@ -119,14 +122,16 @@ def _held(config: NetworkConfig, size: int) -> Iterator[tuple[int, int]]:
         yield sum(skips) + first + second + (source if keep_input else 0), 9 * outputs**2
 
     channels = 0  # the image itself is counted as a tile
-    for level in range(config.depth + 1):
+    for _ in range(config.coarse):
+        size = (size - 4) // 2
+    for level in range(config.coarse, config.depth + 1):
         yield from two(channels, config.channels(level), size, keep_input=True)
         channels, size = config.channels(level), size - 4
         if level < config.depth:
             skips.append(channels * size**2)
             size //= 2
             yield sum(skips) + channels * size**2, 0
-    for level in reversed(range(config.depth)):
+    for level in reversed(range(config.coarse, config.depth)):
         up = config.up_channels(level)
         yield sum(skips) + channels * size**2 + up * (2 * size) ** 2, 4 * channels * up
         size *= 2

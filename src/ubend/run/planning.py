@@ -23,8 +23,8 @@ from ubend.run.budget import (
     Plan,
     Speed,
     choose_parts,
+    diameters,
     fewer_pixels,
-    large_diameter,
     make_plan,
 )
 from ubend.run.clock import CLOSING, Clock
@@ -174,7 +174,8 @@ def plan_job(
     Job
     """
     sizes = tuple((image.labels.shape[0], image.labels.shape[1]) for image in images)
-    facts = Facts(sizes, count_channels(images), count_maps(recipe, task), large_diameter(images, task))
+    small, large = diameters(images, task)
+    facts = Facts(sizes, count_channels(images), count_maps(recipe, task), large, small)
     plan = make_plan(recipe, facts)
     contract = make_contract(plan.recipe, task, images)
     chosen_on = tuned_on(held_out, contract)
@@ -202,7 +203,7 @@ def plan_job(
         sixteen_bits=mixed_precision(device) is not None,
     )
     contract = make_contract(plan.recipe, task, images)
-    parts = choose_parts(images, to_prepare, plan.recipe.tiles.size, seed)
+    parts = choose_parts(images, to_prepare, plan.recipe.tiles.size << plan.recipe.network.coarse, seed)
     predicting = _prediction_cost(plan, images)
     fitting = VALIDATION_SHARE * budget / (predicting + SCORING * preparing)  # pixels
     validated_at = () if not held_out else VALIDATED_AT if _pixels(held_out) <= fitting else SELDOM
@@ -227,10 +228,10 @@ def plan_job(
 
 def _prediction_cost(plan: Plan, images: Sequence[Annotated]) -> float:
     """Guess the seconds in which one view of a pixel is predicted, from the seconds of a training step."""
-    tiles, depth = plan.recipe.tiles, plan.recipe.network.depth
-    seconds = (plan.seconds_a_step or 0.0) / (tiles.batch * tiles.size**2)
+    tiles, network = plan.recipe.tiles, plan.recipe.network
+    seconds = (plan.seconds_a_step or 0.0) / (tiles.batch * (tiles.size << network.coarse) ** 2)
     sides = [min(length, LARGEST_PART) for image in images for length in image.labels.shape]
-    entering = sum(smallest_input_for(side, depth) ** 2 for side in sides)
+    entering = sum(smallest_input_for(side, network.depth) ** 2 for side in sides)
     return PREDICTION * seconds * float(entering / sum(side**2 for side in sides))
 
 

@@ -420,4 +420,4 @@ def check_tile(config: NetworkConfig, tile: int | None) -> None:
 
 def margin(config: NetworkConfig) -> int:
     """Return what a network in training loses at each side of a tile."""
-    return halo(config.depth) if config.padding == "none" else 0
+    return halo(config.core.depth) if config.padding == "none" else 0

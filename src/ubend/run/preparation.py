@@ -17,6 +17,7 @@ from ubend.method.border_weight import border_weights, class_balance, falk2019_w
 from ubend.method.network import check_input_size
 from ubend.method.objects import ObjectRules
 from ubend.method.relative_distance import relative_distance
+from ubend.method.resampling import averaged, commonest
 from ubend.method.touching import separate_touching
 from ubend.run.contract import Contract
 from ubend.run.drift import MOST_IMAGES, Reference, image_statistics, median_diameter, reference_of
@@ -120,7 +121,7 @@ def like_before(recipe: Recipe, start: Contract, images: Sequence[Annotated], ta
     return replace(
         recipe,
         network=start.network,
-        budget=replace(recipe.budget, width=False, depth=False),
+        budget=replace(recipe.budget, width=False, depth=False, coarse=False),
         prediction=replace(recipe.prediction, normalisation=start.normalisation.kind),
     )
 
@@ -144,7 +145,7 @@ def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Co
     """Settle with the data what the recipe leaves open: channels, classes, smallest object, pixel size."""
     channels = count_channels(images)
     network = replace(recipe.network, in_channels=channels, classes=count_maps(recipe, task))
-    check_input_size(network, recipe.tiles.size, recipe.tiles.size)
+    check_input_size(network.core, recipe.tiles.size, recipe.tiles.size)
     colour = channels == 3 and all(image.image.dtype == np.uint8 for image in images)
     sizes = {image.pixel_size for image in images if image.pixel_size}
     areas = [_areas(class_indices(image.labels, task)) for image in images] if task.kind == "instances" else []
@@ -243,13 +244,16 @@ def prepare(
 ) -> list[TrainingImage]:
     """Make targets and weights of all images; class frequencies are counted over all of them.
 
+    Where the network is coarse, all this is of images that are averaged, and labels that are thinned out, as much.
     With `parts`, (number of an image, rows, columns), only of these; each keeps the normalisation of its whole image.
     With `check`, it is an InputError if there is nothing to tell apart.
     """
-    energy, task = contract.recipe.energy, contract.task
+    energy, task, coarse = contract.recipe.energy, contract.task, contract.network.coarse
     if parts is None:
         parts = [(number, slice(None), slice(None)) for number in range(len(images))]
-    indices_of = [class_indices(images[number].labels[rows, columns], task) for number, rows, columns in parts]
+    indices_of = [
+        commonest(class_indices(images[number].labels[rows, columns], task), coarse) for number, rows, columns in parts
+    ]
     targets = [target_classes(indices, task, gap=energy.gap) for indices in indices_of]
     balance = np.ones(2 if task.kind == "instances" else contract.network.classes)
     pixels_of = np.sum([np.bincount(t[t >= 0], minlength=balance.size) for t in targets], axis=0)
@@ -263,7 +267,8 @@ def prepare(
         offset, gain = contract.normalisation.offset_and_gain(pixels)
         weights = _weights(indices, target, contract, balance)
         distance = relative_distance(indices) if contract.learns_distance else None
-        prepared.append(training_image(pixels[:, rows, columns], target, weights, distance, offset=offset, gain=gain))
+        seen = averaged(pixels[:, rows, columns], coarse)
+        prepared.append(training_image(seen, target, weights, distance, offset=offset, gain=gain))
     return prepared
 
 

@@ -24,7 +24,7 @@ from ubend.method.network import NetworkConfig
 
 RECIPES = ("default", "paper")
 
-BUDGETED = {"width": "network", "depth": "network", "size": "tiles", "batch": "tiles"}
+BUDGETED = {"width": "network", "depth": "network", "coarse": "network", "size": "tiles", "batch": "tiles"}
 """What a budget may change, and the table it stands in."""
 
 LARGEST_FILE = 2**15
@@ -150,14 +150,15 @@ class BudgetConfig:
 
     Attributes
     ----------
-    width, depth : bool
-        Whether that of the network may.
+    width, depth, coarse : bool
+        Whether that of the network may; coarse only together with depth.
     size, batch : bool
         Whether that of the tiles may.
     """
 
     width: bool = False
     depth: bool = False
+    coarse: bool = False
     size: bool = False
     batch: bool = False
 
@@ -222,8 +223,8 @@ class Recipe:
 def load_recipe(name: str | Path) -> Recipe:
     """Read a shipped recipe by name, or a TOML file.
 
-    A width, depth, size or batch that stands in a file of one's own is kept, whatever the budget, unless the file's
-    own table [budget] says otherwise.
+    A width, depth, coarse, size or batch that stands in a file of one's own is kept, whatever the budget, unless the
+    file's own table [budget] says otherwise.
 
     Parameters
     ----------

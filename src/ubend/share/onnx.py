@@ -326,6 +326,13 @@ class _Graph:
         strides = [2, 2] if kind == "ConvTranspose" else [1, 1]
         return self.add(kind, source, *inputs, name=name, kernel_shape=side, strides=strides)
 
+    def interpolated(self, source: str, channels: int) -> str:
+        """Double rows and columns by linear interpolation, and cut 2 pixels off, as `network.UNet.forward` does."""
+        weight = np.outer(*[np.array([0.25, 0.75, 0.75, 0.25], np.float32)] * 2)
+        kernel = self.constant("interpolation", np.tile(weight, (channels, 1, 1, 1)))
+        wide = self.add("ConvTranspose", source, kernel, kernel_shape=[4, 4], strides=[2, 2], group=channels)
+        return self.cut(wide, 3, -3, 2, 3)
+
     def two_convolutions(self, source: str, module: "TwoConvolutions", first: str, second: str) -> str:
         x = self.add("Relu", self.convolution(source, module.first, first))
         return self.add("Relu", self.convolution(x, module.second, second))
@@ -334,21 +341,26 @@ class _Graph:
 def _onnx_of(network: "UNet", contract: "Contract") -> Any:
     """Build the graph of a network from `network.for_prediction`; layers have the names of the authors' Caffe files."""
     config, graph = network.config, _Graph()
-    depth, x, skips = config.depth, "image", []
-    for level, module in enumerate((*network.down, network.bottom)):
-        if level:
+    depth, x = config.depth, "image"
+    skips: list[str] = []
+    for _ in range(config.coarse):
+        x = graph.add("AveragePool", graph.cut(x, 2, -2, 2, 3), kernel_shape=[2, 2], strides=[2, 2])
+    for level, module in enumerate((*network.down, network.bottom), start=config.coarse):
+        if skips:
             x = graph.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
         x = graph.two_convolutions(x, module, f"conv_d{level}a-b", f"conv_d{level}b-c")
         skips.append(x)
-    for level in reversed(range(depth)):
-        source = f"d{depth}c" if level == depth - 1 else f"u{level + 1}d"
-        x = graph.convolution(x, network.up[level], f"upconv_{source}_u{level}a", "ConvTranspose")
+    for level in reversed(range(config.coarse, depth)):
+        source, place = f"d{depth}c" if level == depth - 1 else f"u{level + 1}d", level - config.coarse
+        x = graph.convolution(x, network.up[place], f"upconv_{source}_u{level}a", "ConvTranspose")
         if config.up_relu:
             x = graph.add("Relu", x)
         crop = skip_crop(level, depth)
-        x = graph.add("Concat", x, graph.cut(skips[level], crop, -crop, 2, 3), axis=1)
-        x = graph.two_convolutions(x, network.merge[level], f"conv_u{level}b-c", f"conv_u{level}c-d")  # type: ignore[arg-type]
-    scores = graph.convolution(x, network.head, "conv_u0d-score")
+        x = graph.add("Concat", x, graph.cut(skips[place], crop, -crop, 2, 3), axis=1)
+        x = graph.two_convolutions(x, network.merge[place], f"conv_u{level}b-c", f"conv_u{level}c-d")  # type: ignore[arg-type]
+    scores = graph.convolution(x, network.head, f"conv_u{config.coarse}d-score")
+    for _ in range(config.coarse):
+        scores = graph.interpolated(scores, config.classes)
     _add_probabilities(graph, scores, learns_distance=contract.learns_distance)
     helper = graph.helper
     inside = helper.make_tensor_value_info("image", 1, ["batch", config.in_channels, "rows", "columns"])
