@@ -36,9 +36,23 @@ def test_the_gaps_are_what_the_target_has_lost(tiny):
     labels = np.zeros((40, 40), np.int32)
     labels[5:30, 5:15], labels[5:30, 15:25] = 1, 2
     ready = prepare_preview([Annotated("a", labels.astype(np.uint8), labels, None)], recipe=tiny, task="instances")
-    gaps = preview._gaps(ready.images[0], ready.prepared[0], ready.contract.task)
+    gaps = preview._gaps(ready.images[0], ready.prepared[0], ready.contract)
     assert sorted(set(np.nonzero(gaps)[1].tolist())) == [14, 15]
     assert gaps.sum() == 2 * 25
+
+
+def test_a_preview_at_half_the_resolution(tiny, tmp_path):
+    half = replace(tiny, network=replace(tiny.network, depth=3, coarse=1), tiles=replace(tiny.tiles, size=32))
+    labels = np.zeros((41, 60), np.int32)
+    labels[4:32, 4:20], labels[4:32, 20:36] = 1, 2
+    ready = prepare_preview([Annotated("a", labels.astype(np.uint8), labels, None)], recipe=half, task="instances")
+    assert ready.prepared[0].classes.shape == (21, 30)
+    gaps = preview._gaps(ready.images[0], ready.prepared[0], ready.contract)
+    assert sorted(set(np.nonzero(gaps)[1].tolist())) == [9, 10]
+    save_preview(tmp_path / "a.png", ready, 0)
+    axes = Figure().subplots(1, 5)
+    draw_maps(axes, ready.images[0], ready.prepared[0], ready.contract)
+    assert axes[2].images[0].get_array().shape[:2] == (21, 30)
 
 
 def test_the_grid_is_bent_as_the_sample_is(tiny):

@@ -10,10 +10,12 @@ from scipy import ndimage
 from ubend.data.simulated import simulate
 from ubend.errors import InputError, RecipeError, TrainingError
 from ubend.method.network import NetworkConfig, UNet
+from ubend.method.resampling import averaged, commonest
 from ubend.run import training
+from ubend.run.memory import smallest_tile
 from ubend.run.model import Model, load
 from ubend.run.preparation import make_contract
-from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, TrainingConfig, load_recipe
+from ubend.run.recipe import EnergyConfig, OptimiserConfig, PredictionConfig, Recipe, TrainingConfig, load_recipe
 from ubend.run.training import train
 
 
@@ -84,6 +86,38 @@ def test_instances(tiny, watch):
     assert falls(watch.energies)
     assert model.contract.task.kind == "instances"
     assert model.segment(scenes[0].image).max() > 1
+
+
+@pytest.mark.parametrize("task", ["binary", "instances"])
+def test_a_network_at_half_the_resolution(task, discs, tiny, watch, tmp_path):
+    images, masks = [image[:79] for image in discs[0]], [mask[:79] // 255 for mask in discs[1]]  # an odd number of rows
+    half = replace(tiny, network=replace(tiny.network, depth=3, coarse=1), tiles=replace(tiny.tiles, size=32, batch=4))
+    half = replace(half, energy=replace(half.energy, w0=0.0))
+    model = train(images, masks, recipe=half, task=task, steps=60, device="cpu", **watch.calls())
+    assert falls(watch.energies)
+    found = model.segment(images[0])
+    assert found.shape == images[0].shape
+    assert ((found > 0) & (masks[0] > 0)).sum() > 0.85 * ((found > 0) | (masks[0] > 0)).sum()
+    assert model.contract.quality["IoU"] > 0.75  # of one image, from one view
+    model.save(tmp_path / "half.safetensors")
+    again = load(tmp_path / "half.safetensors", device="cpu")
+    assert again.contract.network.coarse == 1
+    assert (again.segment(images[0], tile=smallest_tile(again.contract.network)) == found).all()
+
+
+def test_a_step_at_half_the_resolution_is_one_on_averaged_images(discs, tiny):
+    images, masks = discs
+    tiny = replace(tiny, energy=replace(tiny.energy, w0=0.0), training=replace(tiny.training, held_out=0.0))
+    half = replace(tiny, network=replace(tiny.network, depth=3, coarse=1), tiles=replace(tiny.tiles, size=32))
+    whole = replace(tiny, tiles=replace(tiny.tiles, size=32), prediction=PredictionConfig(normalisation="range"))
+    half = replace(half, prediction=whole.prediction)
+    one = train(images, masks, recipe=half, steps=3, device="cpu")
+    smaller = [commonest(mask, 1) for mask in masks]
+    two = train(
+        [averaged(image[None], 1)[0].astype(np.float32) / 255 for image in images], smaller, recipe=whole, steps=3
+    )
+    for key, value in weights(one).items():
+        torch.testing.assert_close(value, weights(two)[key], rtol=1e-3, atol=1e-4)
 
 
 def test_the_papers_kind_of_network(discs, watch):

@@ -12,7 +12,15 @@ from ubend.method.objects import ObjectRules
 from ubend.run import validation
 from ubend.run.contract import Contract
 from ubend.run.normalisation import Normalisation
-from ubend.run.validation import count_choices, tune_objects, tuned_on, tuning_cost, validate
+from ubend.run.validation import (
+    count_choices,
+    match,
+    mean_precisions,
+    tune_objects,
+    tuned_on,
+    tuning_cost,
+    validate,
+)
 
 INSTANCES = Task("instances", (), None)
 
@@ -125,6 +133,38 @@ def test_of_few_objects_a_choice_is_left_only_for_one_that_is_much_better(contra
     image[16:24, 16:24] = 0.1  # a hole in one of two
     assert choice(contract, image, truth, times=5).fill_holes
     assert choice(contract, image, truth, times=1) == contract.objects
+
+
+@pytest.mark.usefixtures("image_is_probability")
+def test_one_image_alone_decides_nothing(contract):
+    """Two images with many cells, of which one would gain by holes that are filled: both must."""
+    image, truth = squares()
+    hollow = image.copy()
+    hollow[16:24, 16:24] = 0.1
+    many, few = (np.tile(one, (3, 3)) for one in (hollow, image))
+    labels = np.tile(truth, (3, 3)) + 2 * np.kron(np.arange(9).reshape(3, 3), np.ones_like(truth)) * (
+        np.tile(truth, (3, 3)) > 0
+    )
+
+    def chosen(*images):
+        held = [
+            Annotated(f"{k}", one.astype(np.float32), labels.astype(np.int32), None) for k, one in enumerate(images)
+        ]
+        return tune_objects(UNet(contract.network), held, contract).objects.fill_holes
+
+    assert chosen(many, many)
+    assert chosen(many)
+    assert not chosen(many, few)
+
+
+def test_precision_of_all_and_without_each():
+    truth = np.zeros((10, 20), np.int32)
+    truth[2:8, 2:8], truth[2:8, 12:18] = 1, 2
+    good, half, none = (match(truth, truth), match(truth, np.where(truth == 1, 1, 0)), match(0 * truth, 0 * truth))
+    assert mean_precisions([good]) == (1.0,)
+    assert mean_precisions([good, none]) == (1.0,)  # leaving out what has no objects tells nothing
+    assert mean_precisions([good, half]) == pytest.approx((0.75, 0.5, 1.0))
+    assert mean_precisions([half, good, none]) == pytest.approx((0.75, 1.0, 0.5))
 
 
 @pytest.mark.usefixtures("image_is_probability")

@@ -22,7 +22,8 @@ from ubend.errors import FileError
 from ubend.faces.pictures import CLASS_COLOURS, displayed, overlay
 from ubend.method.geometry import halo, tile_spans
 from ubend.method.overlap_tile import cut_tile
-from ubend.run.budget import Facts, Part, diameters, make_plan, middle_of
+from ubend.method.resampling import commonest
+from ubend.run.budget import Facts, Part, at_resolution, diameters, make_plan, middle_of
 from ubend.run.contract import Contract
 from ubend.run.normalisation import channels_first, count
 from ubend.run.prediction import margin
@@ -218,7 +219,7 @@ def draw_maps(axes: Sequence[Any], image: Annotated, source: TrainingImage, cont
     rows, columns = image.labels.shape
     _show(axes[0], "a", f"image, {rows}×{columns} px", displayed(image.image))
     _show(axes[1], "b", _labels_in_words(image, task), overlay(image.image, image.labels, task))
-    _show(axes[2], "c", _target_in_words(image, source, task), _target(image, source, task))
+    _show(axes[2], "c", _target_in_words(image, source, contract), _target(image, source, contract))
     if source.distance is not None:
         _show(axes[3], "d", "distance to the border", source.distance, cmap="gray", vmin=0, vmax=1)
     _draw_weights(
@@ -234,21 +235,22 @@ def _labels_in_words(image: Annotated, task: Task) -> str:
     return f"labels: {count(int(np.count_nonzero(np.unique(class_indices(image.labels, task)) > 0)), 'object')}"
 
 
-def _target_in_words(image: Annotated, source: TrainingImage, task: Task) -> str:
-    if task.kind != "instances":
-        return "target: as labelled"
-    gaps = int(np.count_nonzero(_gaps(image, source, task)))
+def _target_in_words(image: Annotated, source: TrainingImage, contract: Contract) -> str:
+    if contract.task.kind != "instances":
+        return f"target: as labelled{at_resolution(contract.network.coarse)}"
+    gaps = int(np.count_nonzero(_gaps(image, source, contract)))
     return f"target: {gaps:,} px cut as gaps" if gaps else "target: no objects touch"
 
 
-def _gaps(image: Annotated, source: TrainingImage, task: Task) -> NDArray[np.bool_]:
-    return np.asarray((class_indices(image.labels, task) > 0) & (source.classes == 0))
+def _gaps(image: Annotated, source: TrainingImage, contract: Contract) -> NDArray[np.bool_]:
+    objects = commonest(class_indices(image.labels, contract.task), contract.network.coarse)
+    return np.asarray((objects > 0) & (source.classes == 0))
 
 
-def _target(image: Annotated, source: TrainingImage, task: Task) -> NDArray[np.uint8]:
-    painted = _painted(source.classes, task)
-    if task.kind == "instances":
-        painted[_gaps(image, source, task)] = (213, 94, 0)
+def _target(image: Annotated, source: TrainingImage, contract: Contract) -> NDArray[np.uint8]:
+    painted = _painted(source.classes, contract.task)
+    if contract.task.kind == "instances":
+        painted[_gaps(image, source, contract)] = (213, 94, 0)
     return painted
 
 
@@ -292,7 +294,8 @@ def _draw_samples(
             draw_tile([one], contract.recipe.tiles, contract.recipe.augmentation, margin=border, key=(seed, number, 0))
             for one in (source, lines)
         )
-        caption = f"samples as the network sees them, {size}×{size} px" if number == 0 else ""
+        seen = f"samples as the network sees them, {size}×{size} px{at_resolution(contract.network.coarse)}"
+        caption = seen if number == 0 else ""
         _show(above[number], letters if number == 0 else "", caption, _tile_picture(tile.image.numpy(), low, high))
         assert grid.weights is not None
         ink = np.zeros((*grid.weights.shape, 4))

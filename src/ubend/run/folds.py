@@ -30,7 +30,7 @@ from ubend.run.labels import predict_labels
 from ubend.run.normalisation import count
 from ubend.run.prediction import predict_probabilities
 from ubend.run.preparation import make_contract, same_pixels
-from ubend.run.validation import MOST_TUNED_ON, best_rules, match, mean_precision, probabilities_of
+from ubend.run.validation import MOST_TUNED_ON, best_rules, match, mean_precisions, probabilities_of
 from ubend.scores import cells
 
 LEAVE_ONE_OUT_BELOW = 5
@@ -405,7 +405,7 @@ def _objects_out_of_fold(
 
     def chosen(numbers: Sequence[int], start: ObjectRules) -> ObjectRules:
         """Start from round numbers, so that the folds try the same rules, which are then worked out once."""
-        score = lambda rules: mean_precision([matched(number, rules) for number in numbers])  # noqa: E731
+        score = lambda rules: mean_precisions([matched(number, rules) for number in numbers])  # noqa: E731
         start = replace(start, smallest=_rounded(start.smallest))
         objects = sum(matched(number, start)[0].n_truth for number in numbers)
         return best_rules(start, contract, score, objects=objects, seconds_left=seconds_left)

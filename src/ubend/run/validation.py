@@ -1,6 +1,7 @@
 """How a model does on whole images that it was not trained on, and what to settle there."""
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -25,8 +26,9 @@ SPLITS = (0.0, 0.75, 1.5, 3.0)
 SPLITS_OF_DISTANCE = (0.15, 0.1, 0.2, 0.3, 0.05, 0.0)
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
 """What is tried on the held-out images; of equals the first is taken."""
-LEAST_WORTH, MOST_WORTH, OBJECTS_WORTH = 0.01, 0.2, 2
-"""By how much a choice must be better to be taken, and of how many objects that is the score: less is chance."""
+LEAST_WORTH, MOST_WORTH, OBJECTS_WORTH, ONE_IMAGE_WORTH = 0.01, 0.2, 2, 0.05
+"""By how much a choice must be better to be taken, of how many objects that is the score, and what one image must show:
+less is chance."""
 MOST_TUNED_ON = 2**22
 """Pixels of all images beyond which `tune_objects` takes no more of them."""
 IOU_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -49,9 +51,9 @@ def tune_objects(
     """Choose on held-out images how foreground becomes objects: one rule after the other, each best for those before.
 
     Images that were trained on have no say, for the network is surer of them than of any other. A choice is only left
-    for one that is clearly better, and that objects are larger than the annotation shows is never concluded: a handful
-    of images is too little to know how small an object may be. Where `seconds_left` are too few for one more image or
-    choice, those so far count.
+    for one that is clearly better, and not by one image alone; and that objects are larger than the annotation shows is
+    never concluded: a handful of images is too little to know how small an object may be. Where `seconds_left` are too
+    few for one more image or choice, those so far count.
 
     The images named in `scored`, with the pixels of each, are scored as the model will predict: in all its views, by
     these rules. That flatters a little, for a handful of rules was chosen on them too; a score of one view and of the
@@ -76,10 +78,10 @@ def tune_objects(
         slowest = max(slowest, perf_counter() - began)
     truths = [class_indices(image.labels, contract.task) for image in images[: len(probabilities)]]
 
-    def score(rules: ObjectRules) -> float:
+    def score(rules: ObjectRules) -> tuple[float, ...]:
         candidate = replace(contract, objects=rules)
         results = (predict_labels(candidate, p) for p in probabilities)
-        return mean_precision([match(truth, result) for truth, result in zip(truths, results, strict=True)])
+        return mean_precisions([match(truth, result) for truth, result in zip(truths, results, strict=True)])
 
     objects = sum(np.unique(truth[truth > 0]).size for truth in truths)
     rules = best_rules(contract.objects, contract, score, objects=objects, seconds_left=seconds_left)
@@ -96,18 +98,21 @@ def tune_objects(
 def best_rules(
     start: ObjectRules,
     contract: Contract,
-    score: Callable[[ObjectRules], float],
+    score: Callable[[ObjectRules], tuple[float, ...]],
     *,
     objects: int,
     seconds_left: Callable[[], float] = lambda: math.inf,
 ) -> ObjectRules:
     """Choose one rule after the other, each best for those before; of equals the one at the start is left.
 
-    Where the score is that of few `objects`, a choice must be better by more: by about two of them.
+    Where the score is that of few `objects`, a choice must be better by more: by about two of them. And it must be
+    better whichever image is left out: `score` says so as `mean_precisions` does.
     """
     worth = min(max(LEAST_WORTH, OBJECTS_WORTH / max(1, objects)), MOST_WORTH)
     began = perf_counter()
     best, best_score = start, score(start)
+    if len(best_score) == 1:
+        worth = max(worth, ONE_IMAGE_WORTH)
     slowest = perf_counter() - began
     for name, values in _choices(best, SPLITS_OF_DISTANCE if contract.learns_distance else SPLITS):
         start_score = best_score
@@ -116,7 +121,8 @@ def best_rules(
                 return best
             candidate = replace(best, **{name: value})
             found = score(candidate) if candidate != best else best_score
-            if found > max(best_score, start_score + worth):
+            everywhere = all(map(operator.gt, found[1:], (one + LEAST_WORTH for one in start_score[1:])))
+            if found[0] > max(best_score[0], start_score[0] + worth) and everywhere:
                 best, best_score = candidate, found
     return best
 
@@ -135,7 +141,7 @@ def tuning_cost(net: UNet, image: Annotated, contract: Contract) -> float:
     began = perf_counter()
     probabilities = predict_probabilities(network, contract, image.image, views="one")
     predicted = perf_counter()
-    mean_precision([match(class_indices(image.labels, contract.task), predict_labels(contract, probabilities))])
+    mean_precisions([match(class_indices(image.labels, contract.task), predict_labels(contract, probabilities))])
     view, choice = predicted - began, perf_counter() - predicted
     return (VIEWS[contract.views] * view + count_choices(contract) * choice) / image.labels.size
 
@@ -162,10 +168,19 @@ def match(truth: NDArray[Any], result: NDArray[Any]) -> tuple[cells.Matching, ..
     return cells.match_all(truth, result, IOU_THRESHOLDS)
 
 
-def mean_precision(matchings: Sequence[Sequence[cells.Matching]]) -> float:
-    """Average precision of all images pooled, averaged over the IoU thresholds; `matchings` by image."""
-    precisions = [cells.pooled(at_one).average_precision for at_one in zip(*matchings, strict=True)]
-    return float(np.nan_to_num(np.mean(precisions)))
+def mean_precisions(matchings: Sequence[Sequence[cells.Matching]]) -> tuple[float, ...]:
+    """Average precision of all images pooled, averaged over IoU thresholds; then without each image that has objects.
+
+    Without the only one there would be nothing to see. `matchings` by image.
+    """
+    having = [number for number, of_image in enumerate(matchings) if of_image[0].n_truth]
+    left_out = [[], *([number] for number in having if len(having) > 1)]
+    found = []
+    for without in left_out:
+        kept = [of_image for number, of_image in enumerate(matchings) if number not in without]
+        precisions = [cells.pooled(at_one).average_precision for at_one in zip(*kept, strict=True)]
+        found.append(float(np.nan_to_num(np.mean(precisions))))
+    return tuple(found)
 
 
 def probabilities_of(
