@@ -116,6 +116,7 @@ ROWS = (
     Row("depth 3", {"network": {"depth": 3}}),
     Row("depth 5", {"network": {"depth": 5}}),
     Row("depth 5, 1 tile of 384 a step", {"network": {"depth": 5}, "tiles": {"size": 384}}),
+    Row("half the resolution", {"network": {"coarse": 1, "depth": 5}}),
     Row("no normalisation layer", {"network": {"normalisation": "none"}}),
     Row("dropout 0.5", {"network": {"dropout": 0.5}}),
     Row("unpadded, tile of 380", {"network": {"padding": "none"}, "tiles": {"size": 380}}),

@@ -103,7 +103,7 @@ def test_what_a_recipe_keeps_is_kept():
     kept = replace(DEFAULT, budget=BudgetConfig())
     plan = make_plan(kept, facts((32, 32), diameter=300), seconds=1e5, speed=two_cores)
     assert (plan.recipe.network, plan.recipe.tiles) == (DEFAULT.network, DEFAULT.tiles)
-    for fixed in ("coarse", "depth"):
+    for fixed in ("coarse", "depth", "size"):
         one = replace(DEFAULT, budget=replace(DEFAULT.budget, **{fixed: False}))
         assert make_plan(one, facts(diameter=300)).recipe.network.coarse == 0
     size = replace(DEFAULT, tiles=replace(DEFAULT.tiles, size=512), budget=replace(DEFAULT.budget, size=False))
@@ -283,8 +283,17 @@ def squares(*sides):
 
 
 def test_diameters_of_instances():
-    expected = np.quantile(np.sqrt(4 / np.pi) * np.array([10, 10, 40]), [0.1, 0.9])
-    assert diameters([image(squares(10, 10, 40))], INSTANCES) == pytest.approx(tuple(expected))
+    sides = np.sqrt(4 / np.pi) * np.array([10, 10, 40])
+    expected = np.quantile(sides[1:], 0.1), np.quantile(sides, 0.9)  # the first touches the edge
+    assert diameters([image(squares(10, 10, 40))], INSTANCES) == pytest.approx(expected)
+
+
+def test_what_the_edge_cuts_is_not_small():
+    labels = np.zeros((100, 100), np.int32)
+    labels[30:60, 30:60], labels[:3, 5:9], labels[97:, 50:53] = 1, 2, 3
+    small, _ = diameters([image(labels)], INSTANCES)
+    assert small == pytest.approx(np.sqrt(4 / np.pi) * 30)
+    assert diameters([image(labels[:3])], INSTANCES)[0] == pytest.approx(np.sqrt(4 / np.pi * 12))
 
 
 def test_a_net_of_membranes_is_thin():

@@ -7,14 +7,16 @@ import pytest
 import torch
 from scipy import ndimage
 
+from ubend.data.annotated import Annotated, infer_task
 from ubend.data.simulated import simulate
 from ubend.errors import InputError, RecipeError, TrainingError
 from ubend.method.network import NetworkConfig, UNet
 from ubend.method.resampling import averaged, commonest
 from ubend.run import training
+from ubend.run.labels import predict_labels
 from ubend.run.memory import smallest_tile
 from ubend.run.model import Model, load
-from ubend.run.preparation import make_contract
+from ubend.run.preparation import make_contract, prepare
 from ubend.run.recipe import EnergyConfig, OptimiserConfig, PredictionConfig, Recipe, TrainingConfig, load_recipe
 from ubend.run.training import train
 
@@ -103,6 +105,37 @@ def test_a_network_at_half_the_resolution(task, discs, tiny, watch, tmp_path):
     again = load(tmp_path / "half.safetensors", device="cpu")
     assert again.contract.network.coarse == 1
     assert (again.segment(images[0], tile=smallest_tile(again.contract.network)) == found).all()
+
+
+def test_folds_and_training_on_at_half_the_resolution(discs, tiny):
+    half = replace(tiny, network=replace(tiny.network, depth=3, coarse=1), tiles=replace(tiny.tiles, size=32))
+    model = train(*discs, recipe=half, steps=8, folds=2, device="cpu")
+    assert model.contract.network.coarse == 1
+    assert "IoU" in model.contract.quality
+    on = train(*discs, recipe=tiny, steps=2, start=model, device="cpu")
+    assert on.contract.network == model.contract.network
+
+
+def test_an_unpadded_network_at_half_the_resolution(discs, tiny):
+    network = replace(tiny.network, depth=3, coarse=1, padding="none")
+    half = replace(tiny, network=network, tiles=replace(tiny.tiles, size=76))
+    model = train(*discs, recipe=half, steps=3, device="cpu")
+    assert model.segment(discs[0][0]).shape == discs[0][0].shape
+
+
+def test_what_touches_comes_back_whole_at_half_the_resolution(tiny):
+    """What is cut as a gap from averaged pixels is given back in pixels of the image."""
+    labels = np.zeros((64, 64), np.int32)
+    labels[8:56, 8:32], labels[8:56, 32:56] = 1, 2
+    half = replace(tiny, network=replace(tiny.network, depth=3, coarse=1), tiles=replace(tiny.tiles, size=32))
+    contract = make_contract(half, infer_task([labels], kind="instances"), [Annotated("a", labels, labels, None)])
+    [source] = prepare([Annotated("a", labels.astype(np.uint8), labels, None)], contract)
+    seen = np.kron(source.classes == 1, np.ones((2, 2))).astype(np.float32)
+    found = predict_labels(contract, np.stack([1 - seen, seen]))
+    assert contract.objects.gap == 2
+    assert len(np.unique(found)) == 3
+    assert ((found > 0) & (labels > 0)).sum() == (labels > 0).sum()  # the gap was 4 × 48 px
+    assert ((found > 0) & (labels == 0)).sum() < 20  # a few at its ends
 
 
 def test_a_step_at_half_the_resolution_is_one_on_averaged_images(discs, tiny):

@@ -662,7 +662,7 @@ def describe(
         if json_file is not None:
             raise InputError(f"--json writes what a model says of itself, and {what} is a recipe: name a model")
         recipe = load_recipe(what)
-        _print_network(recipe.network, size or recipe.tiles.size << recipe.network.coarse)
+        _print_network(recipe.network, _tile_in_image(recipe) if size is None else size)
         if recipe.about:
             console.print(escape(f"Recipe {what}: {recipe.about}."))
         return
@@ -671,7 +671,7 @@ def describe(
     contract = load(what, device="cpu").contract
     print_card(console, contract, name=what)
     console.print("\n[bold]Its layers[/]")
-    _print_network(contract.network, size or contract.recipe.tiles.size << contract.network.coarse)
+    _print_network(contract.network, _tile_in_image(contract.recipe) if size is None else size)
     _write_json(card_for_programs(contract), json_file, overwrite=overwrite)
 
 
@@ -1048,6 +1048,18 @@ def _write_json(values: dict[str, Any], file: Path | None, *, overwrite: bool) -
         _write_text(file, f"{text}\n", overwrite=overwrite)
 
 
+def _tile_in_image(recipe: Any) -> int:
+    """Rows and columns of the image that a tile covers, or the next that the network takes."""
+    from ubend.method.geometry import nearest_valid_inputs
+
+    network = recipe.network
+    size: int = recipe.tiles.size << network.coarse
+    if network.padding == "none":
+        return nearest_valid_inputs(size, network.depth)[-1]
+    step: int = 1 << network.depth
+    return -(-size // step) * step
+
+
 def _print_network(network: Any, size: int) -> None:
     from ubend.method.geometry import halo, receptive_field, smallest_input_for
     from ubend.method.network import count_parameters, layer_table, tiling_cost
@@ -1072,6 +1084,9 @@ def _print_network(network: Any, size: int) -> None:
         f"{rows[0].size_in}×{rows[0].size_in} → {rows[-1].size_out}×{rows[-1].size_out}; "
         f"{macs / 1e9:,.3f} GMAC = {2 * macs / 1e9:,.2f} GFLOP forward"
     )
+    if network.coarse:
+        block = 2**network.coarse
+        console.print(f"Before the first layer {block}×{block} pixels are averaged; the scores are interpolated.")
     field = " or ".join(str(width) for width in receptive_field(network.depth))
     step = 2**network.depth
     console.print(

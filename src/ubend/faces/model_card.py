@@ -205,7 +205,7 @@ def _made(contract: Contract) -> dict[str, str]:
     made, network = contract.provenance, contract.network
     said = {key: made.get(key, "not known") for key in ("steps", "minutes", "seed", "machine", "date")}
     lines = {
-        "Network": f"U-Net of width {network.width} and depth {network.depth}{at_resolution(network.coarse)}, "
+        "Network": f"U-Net of width {network.width} and depth {network.core.depth}{at_resolution(network.coarse)}, "
         f"{count_parameters(network):,} "
         f"parameters, padding {network.padding}, normalisation {network.normalisation}",
         "Training": "{steps} steps in {minutes} minutes, seed {seed}, {machine}, {date}".format(**said),

@@ -420,6 +420,12 @@ def _legend(contract: Contract, size: int, border: int, tiles: int) -> Iterator[
         f"To give the yellow, the network needs the blue: {border} px more on each side, mirrored where there is "
         f"no image. {count(tiles, 'tile')} of {size}×{size} px here: the result does not depend on their size.",
     )
+    if contract.network.coarse:
+        words = at_resolution(contract.network.coarse).strip()
+        yield (
+            "Resolution",
+            f"The network works {words}: all but a, b and the tiles is shown so, and told in its pixels.",
+        )
     if contract.task.kind == "instances":
         yield (
             "Gaps (orange in c)",

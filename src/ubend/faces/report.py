@@ -749,7 +749,7 @@ def _how_made(report: _Report) -> _Section:
         "Labels": _KINDS[report.kind]
         + (f": {', '.join(map(str, contract.task.values[:MOST_CLASSES]))}" if contract.task.values else ""),
         "Pixel size": f"{contract.pixel_size:g} µm" if contract.pixel_size else "not known",
-        "Network": f"U-Net of depth {network.depth}, width {network.width}{at_resolution(network.coarse)}; "
+        "Network": f"U-Net of depth {network.core.depth}, width {network.width}{at_resolution(network.coarse)}; "
         f"{count_parameters(network):,} parameters",
         "Plan": " ".join([f"{plan[0]}.", *plan[1:]]) if plan else "",
         "Time": f"{_duration(made.get('minutes'))}, {made.get('steps', 0):,} steps"
@@ -839,7 +839,7 @@ def _methods(report: _Report, version: str) -> str:
     images = len(made.get("images", {}))
     text = (
         f"Images were segmented with a U-Net (Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28) of depth "
-        f"{report.contract.network.depth} and width {report.contract.network.width}"
+        f"{report.contract.network.core.depth} and width {report.contract.network.width}"
         f"{at_resolution(report.contract.network.coarse)}, trained with ubend {version} on "
         f"{count(images, 'annotated image')} for {made.get('steps', 0):,} steps"
     )

@@ -1,4 +1,4 @@
-"""Minutes, memory and the size of the objects → width, depth, tile and batch: a plan, in plain words.
+"""Minutes, memory and the size of the objects → resolution, width, depth, tile, batch: a plan in plain words.
 
 `make_plan` decides, from numbers alone. `Speed` measures what it asks for, with a few real steps. A run by steps asks
 for no speed and no memory, so that its plan, and its model, are the same on every machine.
@@ -204,14 +204,15 @@ def _settle_tiles(recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
         batch = round(base.batch * (base.size / size) ** 2)
         batch = min(max(MOST_TILES, base.batch), max(1, batch))
     if depth != recipe.network.depth:
-        words.append(f"Depth {depth}: each pixel sees {receptive_field(depth)[0]} px around it.")
+        words.append(f"Depth {depth}: each pixel sees {receptive_field(depth)[0] << coarse} px around it.")
     network = replace(network, depth=depth + coarse, coarse=coarse)
     return replace(recipe, network=network, tiles=replace(base, size=size, batch=batch)), words
 
 
 def _resolution(recipe: Recipe, facts: Facts) -> tuple[int, list[str]]:
     """How often the image is halved before the network works on it: more often where the objects are large."""
-    if not (recipe.budget.coarse and recipe.budget.depth) or facts.diameter is None:
+    free = recipe.budget
+    if not (free.coarse and free.depth and free.size) or facts.diameter is None:
         return recipe.network.coarse, []
     side = max(min(rows, columns) for rows, columns in facts.sizes)
     small = math.inf if facts.small is None else facts.small
@@ -365,7 +366,7 @@ def _in_short(recipe: Recipe, steps: int, step: float | None, memory: int) -> st
     speed = "" if step is None else f"; {_seconds(step)} a step"
     return (
         f"{many} of {count(tiles.batch, 'tile')} of {tiles.size}×{tiles.size}{at_resolution(network.coarse)}; "
-        f"width {network.width}, depth {network.depth}, {_parameters(count_parameters(network))} parameters"
+        f"width {network.width}, depth {network.core.depth}, {_parameters(count_parameters(network))} parameters"
         f"{speed}, {_bytes(memory)} of memory"
     )
 
@@ -553,17 +554,20 @@ def diameters(images: Sequence[Annotated], task: Task) -> tuple[float | None, fl
 
     Instances: of the disc of equal area. Foreground: twice the largest distance to the border of each connected piece,
     so that a net of membranes counts as thin; a piece may be a speck, so nothing is small. Measured in the middle of
-    the images, up to four megapixels in all.
+    the images, up to four megapixels in all; what its edge cuts is not small for that.
     """
     if task.kind == "classes":
         return None, None
     side = max(1, math.isqrt(MEASURED_ON // len(images)))
     found: list[NDArray[Any]] = []
+    whole: list[NDArray[Any]] = []
     for image in images:
         indices = class_indices(middle(image.labels, side), task)
         if task.kind == "instances":
-            areas = np.unique(indices[indices > 0], return_counts=True)[1]
+            numbers, areas = np.unique(indices[indices > 0], return_counts=True)
             found.append(np.sqrt(4 / np.pi * areas))
+            edges = np.concatenate([indices[0], indices[-1], indices[:, 0], indices[:, -1]])
+            whole.append(found[-1][~np.isin(numbers, edges)])
         else:
             pieces, number = ndimage.label(indices > 0)
             depth = ndimage.distance_transform_edt(np.pad(indices > 0, 1))[1:-1, 1:-1]
@@ -571,8 +575,11 @@ def diameters(images: Sequence[Annotated], task: Task) -> tuple[float | None, fl
     all_found = np.concatenate(found)
     if not all_found.size:
         return None, None
-    small, large = (float(value) for value in np.quantile(all_found, (0.1, 0.9)))
-    return small if task.kind == "instances" else None, large
+    large = float(np.quantile(all_found, 0.9))
+    if task.kind != "instances":
+        return None, large
+    not_cut = np.concatenate(whole)
+    return float(np.quantile(not_cut if not_cut.size else all_found, 0.1)), large
 
 
 def middle(pixels: NDArray[Any], side: int) -> NDArray[Any]:

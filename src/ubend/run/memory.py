@@ -99,10 +99,11 @@ def tile_bytes(config: NetworkConfig, size: int, *, sixteen_bits: bool = False, 
     width = 2 if sixteen_bits else 4
     pixels, output = size**2, (size - 2 * halo(config.depth)) ** 2
     tile = config.in_channels * pixels * (8 + 4 + (4 if views > 1 else 0))  # as cut out, as normalised, as seen
+    tile += config.in_channels * pixels if config.coarse else 0  # as averaged over 2×2
     seen = (1 if views > 1 else 0) * 4 * config.classes * output  # the sum over views, while the next is computed
     maps = max(width * values + 4 * weights for values, weights in _held(config, size))
     last = output >> 2 * config.coarse  # pixels of the last map before the scores
-    interpolated = 6 if config.coarse else 2  # copies of the scores at a time
+    interpolated = 4 if config.coarse else 2  # copies of the scores at a time
     scores = max(
         (4 * config.width * last if sixteen_bits else 0) + width * config.width * last,
         4 * interpolated * config.classes * output,

@@ -22,8 +22,8 @@ from ubend.run.labels import predict_labels
 from ubend.run.prediction import OnSmallerTile, OnTile, predict_probabilities
 
 FORMAT_VERSION = 5
-"""5 may work at half the resolution; 4 says what the training images looked like, and names; 3 has one more rule for
-objects; 2 kept them together; 1 had four of them side by side."""
+"""5 may work at half or a quarter of the resolution; 4 says what the training images looked like, and names; 3 has one
+more rule for objects; 2 kept them together; 1 had four of them side by side."""
 FILE_NAME = "model.safetensors"
 
 

@@ -338,7 +338,7 @@ class _Room:
             return asked
         if self.memory is None:
             keeping = self._largest_within(budget / KEPT) if self.device.type == "cpu" else fitting
-            fitting = min(keeping or fitting, max(LARGEST_TILE, smallest_tile(config)))
+            fitting = min(keeping or fitting, max(LARGEST_TILE << config.coarse, smallest_tile(config)))
         return min(fitting, max(needed or fitting, smallest_tile(config)))
 
     def may_keep(self, tile: int, budget: float) -> bool:

@@ -154,7 +154,7 @@ def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Co
         task=task,
         normalisation=Normalisation(kind=recipe.prediction.normalisation, together=colour),
         views=recipe.prediction.views,
-        objects=_object_rules(areas, recipe.energy) if areas else ObjectRules(),
+        objects=_object_rules(areas, recipe.energy, network.coarse) if areas else ObjectRules(),
         pixel_size=float(np.median(list(sizes))) if sizes else None,
         channel_names=_channel_names(images, channels),
         class_names=_class_names(images, task),
@@ -217,15 +217,16 @@ def count_channels(images: Sequence[Annotated]) -> int:
     return int(next(iter(numbers)))
 
 
-def _object_rules(areas_of: Sequence[NDArray[np.integer]], energy: EnergyConfig) -> ObjectRules:
+def _object_rules(areas_of: Sequence[NDArray[np.integer]], energy: EnergyConfig, coarse: int) -> ObjectRules:
     """Start from the annotation: specks are below a quarter of what its smallest twentieth measures.
 
+    The gap that is given back is that which was cut, and a coarse network cuts it from averaged pixels.
     Without a learned distance nothing else is done to what the network has found, as in the paper.
     """
     areas = np.concatenate(areas_of)
     smallest = int(np.quantile(areas, 0.05) / 4) if areas.size else 0
     split, surest = (SPLIT_BY_DISTANCE, SUREST) if energy.distance > 0 else (0.0, 0.0)
-    return ObjectRules(gap=energy.gap, smallest=smallest, surest=surest, split=split)
+    return ObjectRules(gap=energy.gap << coarse, smallest=smallest, surest=surest, split=split)
 
 
 def _areas(objects: NDArray[np.int32]) -> NDArray[np.integer]:

@@ -151,7 +151,7 @@ class BudgetConfig:
     Attributes
     ----------
     width, depth, coarse : bool
-        Whether that of the network may; coarse only together with depth.
+        Whether that of the network may; coarse only together with depth and size.
     size, batch : bool
         Whether that of the tiles may.
     """

@@ -486,7 +486,7 @@ def _tile(
             f"--memory {say_bytes(1.02 * least, up=True)} would do"
         )
     whole = smallest_input_for(max(image.rows, image.columns), config.depth)
-    return max(min(fitting, LARGEST_TILE, whole), smallest_tile(config))
+    return max(min(fitting, LARGEST_TILE << config.coarse, whole), smallest_tile(config))
 
 
 def _objects_block(memory: int | None) -> int:

@@ -747,8 +747,10 @@ def _batches(
         queue: list[Future[Batch]] = [pool.submit(make, step) for step in range(start, start + ahead)]
         for step in itertools.count(start + ahead):
             queue.append(pool.submit(make, step))
-            batch = queue.pop(0).result()
-            torch.set_num_threads(threads)  # for this thread it never changed, but for those that are yet to come
+            try:
+                batch = queue.pop(0).result()
+            finally:
+                torch.set_num_threads(threads)  # here it never changed, but for threads that are yet to come
             yield batch
 
 

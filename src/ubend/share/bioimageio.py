@@ -19,6 +19,7 @@ from scipy import ndimage
 from ubend.data.formats import check_free, existing_folder, write_atomically, write_picture
 from ubend.errors import InputError
 from ubend.method.geometry import halo, mirror, nearest_valid_inputs, smallest_input_for
+from ubend.run.budget import at_resolution
 from ubend.run.normalisation import Normalisation, channels_first
 from ubend.share.onnx import OPSET, OnnxModel, export_onnx
 
@@ -133,7 +134,8 @@ def _description(contract: "Contract", dtype: str, hashes: dict[str, str]) -> di
         "type": "model",
         "format_version": FORMAT_VERSION,
         "name": f"U-Net for {contract.task.kind} (ubend)",
-        "description": f"An unpadded U-Net of depth {depth}, trained with ubend. {_purpose(contract)}",
+        "description": f"An unpadded U-Net of depth {contract.network.core.depth}"
+        f"{at_resolution(contract.network.coarse)}, trained with ubend. {_purpose(contract)}",
         "tags": ["unet", "segmentation", "ubend"],
         "cite": [
             {

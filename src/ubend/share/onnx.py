@@ -123,6 +123,7 @@ class ExportedContract:
     in_channels: int
     classes: int
     depth: int
+    coarse: int
     task: Task
     normalisation: Normalisation
     views: str
@@ -149,6 +150,7 @@ class ExportedContract:
                 in_channels=int(network["in_channels"]),
                 classes=int(network["classes"]),
                 depth=int(network["depth"]),
+                coarse=int(network.get("coarse", 0)),
                 task=Task(**{**task, "values": tuple(task["values"])}),
                 normalisation=Normalisation(**values["normalisation"]),
                 views=values["views"],
@@ -236,7 +238,8 @@ class OnnxModel:
             )
         pixels = channels_first(image, contract.in_channels)
         offset, gain = (value.reshape(-1, 1, 1) for value in contract.normalisation.offset_and_gain(pixels))
-        largest = max(tile, smallest_input_for(2**contract.depth, contract.depth)) if tile == TILE else tile
+        smallest = smallest_input_for(2**contract.depth, contract.depth)
+        largest = max(TILE << contract.coarse, smallest) if tile == TILE else tile
 
         def predict(part: NDArray[Any]) -> NDArray[np.float32]:
             return self._mean_over_views((part.astype(np.float32) - offset) * gain, VIEWS[chosen])
