@@ -61,7 +61,7 @@ def test_a_file_says_only_what_differs(tmp_path):
 
 def test_a_number_that_stands_in_a_file_is_kept(tmp_path):
     mine = load_recipe(written(tmp_path, "[tiles]\nsize = 128\nbatch = 2\naimed = 0.5\n"))
-    assert mine.budget == BudgetConfig(width=True, depth=True, size=False, batch=False)
+    assert mine.budget == BudgetConfig(width=True, depth=True, coarse=True, size=False, batch=False)
     asked = load_recipe(written(tmp_path, "[network]\nwidth = 24\n[budget]\nwidth = true\n"))
     assert asked.budget == load_recipe("default").budget
     with pytest.raises(RecipeError, match="network is a table, not 3"):
@@ -69,7 +69,7 @@ def test_a_number_that_stands_in_a_file_is_kept(tmp_path):
 
 
 def test_only_default_leaves_something_to_the_budget():
-    assert load_recipe("default").budget == BudgetConfig(width=True, depth=True, size=True, batch=True)
+    assert load_recipe("default").budget == BudgetConfig(width=True, depth=True, coarse=True, size=True, batch=True)
     assert load_recipe("paper").budget == Recipe().budget == BudgetConfig()
 
 

@@ -237,7 +237,7 @@ def _labels_in_words(image: Annotated, task: Task) -> str:
 
 def _target_in_words(image: Annotated, source: TrainingImage, contract: Contract) -> str:
     if contract.task.kind != "instances":
-        return f"target: as labelled{at_resolution(contract.network.coarse)}"
+        return f"target:{at_resolution(contract.network.coarse) or ' as labelled'}"
     gaps = int(np.count_nonzero(_gaps(image, source, contract)))
     return f"target: {gaps:,} px cut as gaps" if gaps else "target: no objects touch"
 
