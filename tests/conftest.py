@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from ubend.data.formats import write_labels
 from ubend.data.tiles import TileConfig
 from ubend.method.network import NetworkConfig
 from ubend.run.recipe import OptimiserConfig, Recipe
@@ -40,6 +41,20 @@ def discs():
     """Four images, and their masks."""
     pairs = [disc(number) for number in range(4)]
     return [image for image, _ in pairs], [mask for _, mask in pairs]
+
+
+@pytest.fixture
+def write_folder(tmp_path):
+    """Write images and masks as a user has them; returns the folder."""
+
+    def write(images, masks):
+        for part, arrays in (("images", images), ("masks", masks)):
+            (tmp_path / "data" / part).mkdir(parents=True)
+            for number, array in enumerate(arrays):
+                write_labels(tmp_path / "data" / part / f"disc_{number}.tif", array)
+        return tmp_path / "data"
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -2,18 +2,13 @@
 
 import pytest
 
-from ubend.data.formats import write_labels
 from ubend.run.recipe import to_toml
 
 
 @pytest.fixture
-def data(discs, tmp_path):
+def data(discs, write_folder):
     """An annotated folder."""
-    for part, arrays in zip(("images", "masks"), discs, strict=True):
-        (tmp_path / "data" / part).mkdir(parents=True)
-        for number, array in enumerate(arrays):
-            write_labels(tmp_path / "data" / part / f"disc_{number}.tif", array)
-    return tmp_path / "data"
+    return write_folder(*discs)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ubend.data.annotated import Annotated, Task, find_pairs, read_pairs
-from ubend.data.formats import write_labels
 from ubend.errors import FileError, InputError
 from ubend.method.network import NetworkConfig
 from ubend.method.objects import ObjectRules
@@ -318,12 +317,8 @@ def test_choosing_the_rules_leaves_the_model_most_of_its_time():
 
 
 @pytest.fixture
-def folder(six, tmp_path):
-    for part, arrays in zip(("images", "masks"), six, strict=True):
-        (tmp_path / "data" / part).mkdir(parents=True)
-        for number, array in enumerate(arrays):
-            write_labels(tmp_path / "data" / part / f"disc_{number}.tif", array)
-    return tmp_path / "data"
+def folder(six, write_folder):
+    return write_folder(*six)
 
 
 def test_folds_leave_a_table(folder, tiny, tmp_path):

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from ubend.data.annotated import find_pairs, read_pairs
-from ubend.data.formats import write_labels
 from ubend.errors import FileError, InputError, Stopped, TrainingError
 from ubend.method.network import NetworkConfig
 from ubend.run import training
@@ -53,12 +52,8 @@ def stop_at(step, by=signal.SIGTERM, fold=0):
 
 
 @pytest.fixture
-def folder(discs, tmp_path):
-    for part, arrays in zip(("images", "masks"), discs, strict=True):
-        (tmp_path / "data" / part).mkdir(parents=True)
-        for number, array in enumerate(arrays):
-            write_labels(tmp_path / "data" / part / f"disc_{number}.tif", array)
-    return tmp_path / "data"
+def folder(discs, write_folder):
+    return write_folder(*discs)
 
 
 def test_a_run_leaves_model_recipe_and_log(folder, tiny, tmp_path, discs):

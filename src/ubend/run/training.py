@@ -54,7 +54,7 @@ from ubend.run.stopping import EVERY, Watch
 from ubend.run.validation import tune_objects, validate
 
 READ_AHEAD = 8
-"""Batches that are made in advance for a device that is no CPU; on one, the next, where it has more than one core."""
+"""Batches that are made in advance for a device that is no CPU."""
 
 
 @dataclass(frozen=True)
@@ -726,11 +726,7 @@ def _batches(
     start: int = 0,
     processes: Processes = ALONE,
 ) -> Iterator[Batch]:
-    """Make the batches of all steps from `start` in order, `ahead` of them in advance by threads.
-
-    Each of these threads computes alone: with a team of its own it would take the cores from the network's, which at
-    every operation waits for its slowest member. A step on two cores took 1.3 times as long.
-    """
+    """Make the batches of all steps from `start` in order, `ahead` of them in advance by threads."""
     recipe = contract.recipe
     samples = processes.samples(recipe.tiles.batch)
 
@@ -742,24 +738,20 @@ def _batches(
 
     if ahead == 0:
         yield from map(make, itertools.count(start))
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(max_workers=ahead, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(max_workers=ahead) as pool:
         queue: list[Future[Batch]] = [pool.submit(make, step) for step in range(start, start + ahead)]
         for step in itertools.count(start + ahead):
             queue.append(pool.submit(make, step))
-            try:
-                batch = queue.pop(0).result()
-            finally:
-                torch.set_num_threads(threads)  # here it never changed, but for threads that are yet to come
-            yield batch
+            yield queue.pop(0).result()
 
 
 def _ahead(device: torch.device) -> int:
-    """How many batches to make in advance: on a CPU one, which uses the core that the network leaves idle now and then.
+    """How many batches to make in advance: on a CPU none.
 
-    With one thread there is no such core, and a second one would only stand in the way.
+    Operations of a second thread take the cores from those of the network, which at each of them wait for the slowest
+    core: a step on two cores took 1.3 times as long. With one core for that thread nothing was gained either.
     """
-    return READ_AHEAD if device.type != "cpu" else int(torch.get_num_threads() > 1)
+    return READ_AHEAD if device.type != "cpu" else 0
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:

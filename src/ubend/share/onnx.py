@@ -112,7 +112,7 @@ class ExportedContract:
 
     Attributes
     ----------
-    in_channels, classes, depth : int
+    in_channels, classes, depth, coarse : int
         Of the network.
     task : Task
     normalisation : Normalisation
