@@ -48,7 +48,8 @@ class AugmentationConfig:
         drawn more often than much.
     shading : float
         Standard deviation of the logarithm of a brightness that changes smoothly over the tile, drawn on a grid of 3×3
-        points as the elastic deformation is.
+        points as the elastic deformation is. It is less where the tile's mean is further from its darkest value than
+        one standard deviation, by that ratio: on a gray background it would change more than the objects do.
     """
 
     elastic_points: int = 3
@@ -257,7 +258,8 @@ def change_gray_values(draw: Augmentation, tile: Tensor) -> Tensor:
             align_corners=True,
         )[0]  # fmt: skip
         dark = tile.min()
-        tile = (tile - dark) * field.exp() + dark
+        level = (tile.mean() - dark).clamp(min=1e-12)
+        tile = (tile - dark) * (field * (tile.std(correction=0) / level).clamp(max=1)).exp() + dark
     if draw.gamma != 1:
         least, most = torch.aminmax(tile)
         span = (most - least).clamp(min=1e-12)

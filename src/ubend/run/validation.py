@@ -23,12 +23,13 @@ from ubend.run.prediction import VIEWS, Views, predict_probabilities
 from ubend.scores import cells
 
 SPLITS = (0.0, 0.75, 1.5, 3.0)
-SPLITS_OF_DISTANCE = (0.15, 0.1, 0.2, 0.3, 0.05, 0.0)
+SPLITS_OF_DISTANCE = (0.12, 0.15, 0.1, 0.2, 0.3, 0.05, 0.0)
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
 """What is tried on the held-out images; of equals the first is taken."""
-LEAST_WORTH, MOST_WORTH, OBJECTS_WORTH, ONE_IMAGE_WORTH = 0.01, 0.2, 2, 0.05
-"""By how much a choice must be better to be taken, of how many objects that is the score, and what one image must show:
-less is chance."""
+ONE_IMAGE_WORTH, OBJECTS_WORTH, MOST_WORTH, LEAST_WORTH = 0.1, 2, 0.2, 0.01
+"""By how much a choice must be better to be taken: on one image, on more the less as the root of their number; of how
+many objects that is the score; at most; and without any one image. Less is chance: see docs/benchmarks.md, "How few
+images choose rules for objects"."""
 MOST_TUNED_ON = 2**22
 """Pixels of all images beyond which `tune_objects` takes no more of them."""
 IOU_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -105,16 +106,15 @@ def best_rules(
 ) -> ObjectRules:
     """Choose one rule after the other, each best for those before; of equals the one at the start is left.
 
-    Where the score is that of few `objects`, a choice must be better by more: by about two of them. And it must be
-    better whichever image is left out, as `score` says in the way of `mean_precisions`: of two images, of which one
-    leaves nothing to be wished for, nothing is learned.
+    Where the score is that of few images or `objects`, a choice must be better by more: by about two of the objects.
+    And it must be better whichever image is left out, as `score` says in the way of `mean_precisions`: of two images,
+    of which one leaves nothing to be wished for, nothing is learned.
     """
-    worth = min(max(LEAST_WORTH, OBJECTS_WORTH / max(1, objects)), MOST_WORTH)
     began = perf_counter()
     best, best_score = start, score(start)
-    if len(best_score) == 1:
-        worth = max(worth, ONE_IMAGE_WORTH)
     slowest = perf_counter() - began
+    images = max(1, len(best_score) - 1)
+    worth = min(max(ONE_IMAGE_WORTH / math.sqrt(images), OBJECTS_WORTH / max(1, objects)), MOST_WORTH)
     for name, values in _choices(best, SPLITS_OF_DISTANCE if contract.learns_distance else SPLITS):
         start_score = best_score
         for value in values:
