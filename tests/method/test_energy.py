@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ubend.method.energy import dice_term, weighted_cross_entropy
+from ubend.method.energy import dice_term, distance_term, weighted_cross_entropy
 
 
 def drawn(seed=0, classes=3):
@@ -76,3 +76,21 @@ def test_dice_leaves_out_classes_that_do_not_occur():
     labels = torch.zeros(2, 5, 7, dtype=torch.int64)
     p = torch.softmax(scores, 1)[:, 0]
     assert float(dice_term(scores, labels)) == pytest.approx(float(1 - 2 * p.sum() / (p.sum() + labels.numel())))
+
+
+def test_distance_by_hand():
+    """Errors 0.5, 0.25 and one that nobody labelled; the second counts three times."""
+    predicted, distance = torch.tensor([[[0.5, 0.75, 9.0]]]), torch.ones(1, 1, 3)
+    labels, weights = torch.tensor([[[1, 2, -1]]]), torch.tensor([[[1.0, 3.0, 5.0]]])
+    assert float(distance_term(predicted, distance, labels)) == pytest.approx((0.5 + 0.25) / 2)
+    assert float(distance_term(predicted, distance, labels, weights)) == pytest.approx((0.5 + 3 * 0.25) / 2)
+    weights[0, 0, 0] = 0
+    assert float(distance_term(predicted, distance, labels, weights)) == pytest.approx(3 * 0.25)
+
+
+def test_distance_where_nothing_is_labelled_costs_nothing_and_has_a_gradient():
+    predicted = torch.ones(1, 2, 2).requires_grad_()
+    energy = distance_term(predicted, torch.zeros(1, 2, 2), torch.full((1, 2, 2), -1), torch.ones(1, 2, 2))
+    energy.backward()
+    assert energy.item() == 0
+    assert not predicted.grad.any()

@@ -673,7 +673,8 @@ def _energy(scores: torch.Tensor, batch: Batch, config: EnergyConfig, total: Tot
     if config.dice > 0:
         energy = energy + config.dice * dice_term(scores, batch.labels, batch.weights, total=total)
     if distance is not None and batch.distance is not None:
-        energy = energy + config.distance * distance_term(distance, batch.distance, batch.labels, total=total)
+        far = distance_term(distance, batch.distance, batch.labels, batch.weights, total=total)
+        energy = energy + config.distance * far
     return energy
 
 
