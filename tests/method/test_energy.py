@@ -83,9 +83,9 @@ def test_distance_by_hand():
     predicted, distance = torch.tensor([[[0.5, 0.75, 9.0]]]), torch.ones(1, 1, 3)
     labels, weights = torch.tensor([[[1, 2, -1]]]), torch.tensor([[[1.0, 3.0, 5.0]]])
     assert float(distance_term(predicted, distance, labels)) == pytest.approx((0.5 + 0.25) / 2)
-    assert float(distance_term(predicted, distance, labels, weights)) == pytest.approx((0.5 + 3 * 0.25) / 2)
+    assert float(distance_term(predicted, distance, labels, weights)) == pytest.approx((0.5 + 3 * 0.25) / 4)
     weights[0, 0, 0] = 0
-    assert float(distance_term(predicted, distance, labels, weights)) == pytest.approx(3 * 0.25)
+    assert float(distance_term(predicted, distance, labels, weights)) == pytest.approx(0.25)
 
 
 def test_distance_where_nothing_is_labelled_costs_nothing_and_has_a_gradient():

@@ -105,9 +105,10 @@ def dice_term(scores: Tensor, labels: Tensor, weights: Tensor | None = None, *, 
 def distance_term(
     predicted: Tensor, distance: Tensor, labels: Tensor, weights: Tensor | None = None, *, total: Total = alone
 ) -> Tensor:
-    """Mean over the labelled pixels of w times the absolute error of the distance to the border of a cell.
+    """Mean over the labelled pixels, weighted by w, of the absolute error of the distance to the border of a cell.
 
-    Between touching cells, where it has to fall to part them, it counts more by as much as the cross entropy does.
+    So it counts most between touching cells, where it has to fall to part them; divided by the sum of the weights, it
+    counts in all no more than without them.
 
     Parameters
     ----------
@@ -135,7 +136,7 @@ def distance_term(
     """
     w = _labelled(labels, weights)
     error = torch.where(w > 0, (predicted.float() - distance).abs(), 0.0)
-    return total((w * error).sum()) / total((w > 0).sum().float()).clamp(min=1)
+    return total((w * error).sum()) / total(w.sum()).clamp(min=1e-6)
 
 
 def _labelled(labels: Tensor, weights: Tensor | None) -> Tensor:
