@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from ubend.data.annotated import Annotated, infer_task
 from ubend.data.simulated import simulate
+from ubend.data.tiles import Batch
 from ubend.errors import InputError, RecipeError, TrainingError
 from ubend.method.network import NetworkConfig, UNet
 from ubend.method.resampling import averaged, commonest
@@ -541,3 +542,13 @@ def test_batches_made_in_advance_change_nothing(discs, tiny, monkeypatch):
         made.append(train(*discs, recipe=tiny, steps=6, device="cpu", seed=2))
     assert same(made[0], made[1])
     assert same(made[0], made[2])
+
+
+def test_weights_say_where_the_distance_counts():
+    """Two pixels, both of the foreground and undecided: the second weighs three times."""
+    maps = torch.tensor([0.5, 0.75])
+    scores = torch.cat([torch.zeros(1, 2, 1, 2), maps.view(1, 1, 1, 2)], dim=1)
+    labels, weights = torch.ones(1, 1, 2, dtype=torch.int64), torch.tensor([[[1.0, 3.0]]])
+    batch = Batch(torch.zeros(1, 1, 1, 2), labels, weights, torch.ones(1, 1, 2))
+    energy = training._energy(scores, batch, EnergyConfig(distance=2.0))
+    assert energy.item() == pytest.approx(2 * math.log(2) + 2 * (0.5 + 3 * 0.25) / 4)

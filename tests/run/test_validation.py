@@ -12,7 +12,10 @@ from ubend.method.objects import ObjectRules
 from ubend.run import validation
 from ubend.run.contract import Contract
 from ubend.run.normalisation import Normalisation
+from ubend.run.preparation import SPLIT_BY_DISTANCE
 from ubend.run.validation import (
+    SPLITS_OF_DISTANCE,
+    best_rules,
     count_choices,
     match,
     mean_precisions,
@@ -155,6 +158,21 @@ def test_one_image_alone_decides_nothing(contract):
     assert chosen(many, many)
     assert chosen(many)
     assert not chosen(many, few)
+
+
+@pytest.mark.parametrize(
+    ("images", "gain", "taken"),
+    [(1, 0.09, False), (1, 0.11, True), (4, 0.04, False), (4, 0.06, True), (25, 0.03, True)],
+)
+def test_of_few_images_a_choice_must_be_better_by_more(contract, images, gain, taken):
+    def score(rules):
+        return (0.5 + gain * rules.fill_holes,) * (1 if images == 1 else images + 1)
+
+    assert best_rules(ObjectRules(), contract, score, objects=10**6).fill_holes == taken
+
+
+def test_the_depth_that_is_tried_first_is_that_of_the_start():
+    assert SPLITS_OF_DISTANCE[0] == SPLIT_BY_DISTANCE
 
 
 def test_precision_of_all_and_without_each():

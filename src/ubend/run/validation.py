@@ -106,9 +106,10 @@ def best_rules(
 ) -> ObjectRules:
     """Choose one rule after the other, each best for those before; of equals the one at the start is left.
 
-    Where the score is that of few images or `objects`, a choice must be better by more: by about two of the objects.
-    And it must be better whichever image is left out, as `score` says in the way of `mean_precisions`: of two images,
-    of which one leaves nothing to be wished for, nothing is learned.
+    Where the score is that of few images or `objects`, a choice must be better by more: by 0.1 over the root of the
+    number of images, and by about two of the objects. And it must be better whichever image is left out, as `score`
+    says in the way of `mean_precisions`: of two images, of which one leaves nothing to be wished for, nothing is
+    learned.
     """
     began = perf_counter()
     best, best_score = start, score(start)
