@@ -544,11 +544,11 @@ def test_batches_made_in_advance_change_nothing(discs, tiny, monkeypatch):
     assert same(made[0], made[2])
 
 
-def test_weights_say_where_the_distance_counts():
-    """Two pixels, both of the foreground and undecided: the second weighs three times."""
+def test_the_distance_joins_the_energy_without_weights():
+    """Two pixels, both of the foreground and undecided: the second weighs three times, but for the distance."""
     maps = torch.tensor([0.5, 0.75])
     scores = torch.cat([torch.zeros(1, 2, 1, 2), maps.view(1, 1, 1, 2)], dim=1)
     labels, weights = torch.ones(1, 1, 2, dtype=torch.int64), torch.tensor([[[1.0, 3.0]]])
     batch = Batch(torch.zeros(1, 1, 1, 2), labels, weights, torch.ones(1, 1, 2))
     energy = training._energy(scores, batch, EnergyConfig(distance=2.0))
-    assert energy.item() == pytest.approx(2 * math.log(2) + 2 * (0.5 + 3 * 0.25) / 4)
+    assert energy.item() == pytest.approx(2 * math.log(2) + 2 * (0.5 + 0.25) / 2)

@@ -102,13 +102,8 @@ def dice_term(scores: Tensor, labels: Tensor, weights: Tensor | None = None, *, 
     return 1 - overlap[present].mean() if present.any() else scores.sum() * 0
 
 
-def distance_term(
-    predicted: Tensor, distance: Tensor, labels: Tensor, weights: Tensor | None = None, *, total: Total = alone
-) -> Tensor:
-    """Mean over the labelled pixels, weighted by w, of the absolute error of the distance to the border of a cell.
-
-    So it counts most between touching cells, where it has to fall to part them; divided by the sum of the weights, it
-    counts in all no more than without them.
+def distance_term(predicted: Tensor, distance: Tensor, labels: Tensor, *, total: Total = alone) -> Tensor:
+    """Mean over the labelled pixels of the absolute error of the distance to the border of a cell.
 
     Parameters
     ----------
@@ -118,15 +113,13 @@ def distance_term(
         `relative_distance.relative_distance`, 0 to 1.
     labels : Tensor of int64, shape (batch, rows, columns)
         Negative where a pixel is not labelled.
-    weights : Tensor of float, shape (batch, rows, columns), optional
-        As in `weighted_cross_entropy`.
     total : callable, optional
         As in `weighted_cross_entropy`.
 
     Returns
     -------
     Tensor of float32, shape ()
-        0 if no pixel counts.
+        0 if no pixel is labelled.
 
     Examples
     --------
@@ -134,9 +127,9 @@ def distance_term(
     >>> float(distance_term(torch.tensor([[[0.5, 1.0, 9.0]]]), torch.ones(1, 1, 3), labels))
     0.25
     """
-    w = _labelled(labels, weights)
-    error = torch.where(w > 0, (predicted.float() - distance).abs(), 0.0)
-    return total((w * error).sum()) / total(w.sum()).clamp(min=1e-6)
+    known = labels >= 0
+    error = (predicted.float() - distance).abs()
+    return total(torch.where(known, error, 0.0).sum()) / total(known.sum().float()).clamp(min=1)
 
 
 def _labelled(labels: Tensor, weights: Tensor | None) -> Tensor:

@@ -60,8 +60,7 @@ class EnergyConfig:
         Weight of the Dice term.
     distance : float
         For single objects, weight of the distance to the border of its cell, which the network then learns beside the
-        foreground, and by which objects that touch are parted; 0 learns the foreground only, as in 2015. It
-        counts where w(x) of classes and borders is high.
+        foreground, and by which objects that touch are parted; 0 learns the foreground only, as in 2015.
     """
 
     formula: Literal["ronneberger2015", "falk2019"] = "ronneberger2015"

@@ -673,8 +673,7 @@ def _energy(scores: torch.Tensor, batch: Batch, config: EnergyConfig, total: Tot
     if config.dice > 0:
         energy = energy + config.dice * dice_term(scores, batch.labels, batch.weights, total=total)
     if distance is not None and batch.distance is not None:
-        far = distance_term(distance, batch.distance, batch.labels, batch.weights, total=total)
-        energy = energy + config.distance * far
+        energy = energy + config.distance * distance_term(distance, batch.distance, batch.labels, total=total)
     return energy
 
 
