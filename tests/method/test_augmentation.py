@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ubend.errors import InputError
 from ubend.method.augmentation import (
@@ -91,22 +89,13 @@ def test_gray_values_by_hand():
 def test_shading_by_hand():
     """Twice as bright at one side, as it was at the other; the darkest value is what it was."""
     shading = np.log([[1, 1.5, 2]] * 3)
-    tile = torch.full((1, 3, 5), 4.0)
-    tile[0, 1] = 6.0  # on average 2/3 above the darkest value, with a standard deviation of 0.94
+    tile = torch.full((1, 3, 5), 6.0)
+    tile[0, 0, 0] = 4.0
     shaded = change_gray_values(changed(shading=shading), tile)[0]
-    assert (shaded[[0, 2]] == 4).all()
-    np.testing.assert_allclose(shaded[1, [0, 2, 4]], [6, 7, 8], rtol=1e-6)
-
-
-@given(st.floats(0, 50))
-def test_shading_of_a_gray_background(level):
-    """However far the gray values lie above the darkest one, their mean changes by no more than they differ."""
-    tile = level + torch.rand((1, 64, 64), generator=torch.Generator().manual_seed(0))
-    tile[0, 0, 0] = 0
-    brighter = change_gray_values(changed(shading=np.full((3, 3), 0.3)), tile)
-    assert 0 < brighter.mean() - tile.mean() < 0.5 * tile.std()
-    if level > 10:
-        assert brighter.mean() - tile.mean() > 0.2 * tile.std()
+    assert shaded[0, 0] == 4
+    np.testing.assert_allclose(shaded[1:, 0], [6, 6], rtol=1e-6)
+    np.testing.assert_allclose(shaded[:, 2], 7, rtol=1e-6)
+    np.testing.assert_allclose(shaded[:, 4], 8, rtol=1e-6)
 
 
 def test_little_noise_is_drawn_more_often_than_much():

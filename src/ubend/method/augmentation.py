@@ -48,8 +48,7 @@ class AugmentationConfig:
         drawn more often than much.
     shading : float
         Standard deviation of the logarithm of a brightness that changes smoothly over the tile, drawn on a grid of 3×3
-        points as the elastic deformation is. It is less where the tile's mean is further from its darkest value than
-        one standard deviation, by that ratio: on a gray background it would change more than the objects do.
+        points as the elastic deformation is.
     """
 
     elastic_points: int = 3
@@ -258,8 +257,7 @@ def change_gray_values(draw: Augmentation, tile: Tensor) -> Tensor:
             align_corners=True,
         )[0]  # fmt: skip
         dark = tile.min()
-        level = (tile.mean() - dark).clamp(min=1e-12)
-        tile = (tile - dark) * (field * (tile.std(correction=0) / level).clamp(max=1)).exp() + dark
+        tile = (tile - dark) * field.exp() + dark
     if draw.gamma != 1:
         least, most = torch.aminmax(tile)
         span = (most - least).clamp(min=1e-12)
