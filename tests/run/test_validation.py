@@ -171,6 +171,33 @@ def test_of_few_images_a_choice_must_be_better_by_more(contract, images, gain, t
     assert best_rules(ObjectRules(), contract, score, objects=10**6).fill_holes == taken
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "taken"),
+    [
+        ((0.0, 0.0, 0.0, 0.0), (0.02, 0.03, 0.03, 0.0), True),  # what finds something, be it in one image
+        ((0.1, 0.1, 0.1, 0.1), (0.113, 0.112, 0.112, 0.112), True),
+        ((0.1, 0.1, 0.1, 0.1), (0.111, 0.112, 0.112, 0.112), False),
+        ((0.1, 0.1, 0.1, 0.1), (0.113, 0.112, 0.112, 0.101), False),
+        ((0.5, 0.5, 0.5, 0.5), (0.513, 0.52, 0.52, 0.52), False),
+    ],
+)
+def test_where_little_is_found_little_more_is_much(contract, before, after, taken):
+    rules = ObjectRules(surest=0.8)
+
+    def score(candidate):
+        return after if candidate.surest == 0.0 else before
+
+    assert (best_rules(rules, contract, score, objects=10**6).surest == 0.0) == taken
+
+
+@pytest.mark.usefixtures("image_is_probability")
+def test_rules_that_find_nothing_give_way(contract):
+    image, truth = squares()
+    image[truth > 0] = 0.7
+    start = replace(contract, objects=ObjectRules(surest=0.8))
+    assert choice(start, image, truth, times=1).surest == 0.0
+
+
 def test_the_depth_that_is_tried_first_is_that_of_the_start():
     assert SPLITS_OF_DISTANCE[0] == SPLIT_BY_DISTANCE
 

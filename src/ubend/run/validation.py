@@ -30,6 +30,8 @@ ONE_IMAGE_WORTH, OBJECTS_WORTH, MOST_WORTH, LEAST_WORTH = 0.1, 2, 0.2, 0.01
 """By how much a choice must be better to be taken: on one image, on more the less as the root of their number; of how
 many objects that is the score; at most; and without any one image. Less is chance: see docs/benchmarks.md, "How few
 images choose rules for objects"."""
+ENOUGH = 0.5
+"""Score below which a choice must be better by less, in proportion: rules that find nothing are worth nothing."""
 MOST_TUNED_ON = 2**22
 """Pixels of all images beyond which `tune_objects` takes no more of them."""
 IOU_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -107,9 +109,9 @@ def best_rules(
     """Choose one rule after the other, each best for those before; of equals the one at the start is left.
 
     Where the score is that of few images or `objects`, a choice must be better by more: by 0.1 over the root of the
-    number of images, and by about two of the objects. And it must be better whichever image is left out, as `score`
-    says in the way of `mean_precisions`: of two images, of which one leaves nothing to be wished for, nothing is
-    learned.
+    number of images, and by about two of the objects; by less where the rules so far find little, so that of rules that
+    find nothing any others are better. And it must be better whichever image is left out, as `score` says in the way of
+    `mean_precisions`: of two images, of which one leaves nothing to be wished for, nothing is learned.
     """
     began = perf_counter()
     best, best_score = start, score(start)
@@ -123,10 +125,15 @@ def best_rules(
                 return best
             candidate = replace(best, **{name: value})
             found = score(candidate) if candidate != best else best_score
-            everywhere = all(map(operator.gt, found[1:], (one + LEAST_WORTH for one in start_score[1:])))
-            if found[0] > max(best_score[0], start_score[0] + worth) and everywhere:
+            everywhere = all(map(operator.ge, found[1:], (_better(one, LEAST_WORTH) for one in start_score[1:])))
+            if found[0] > max(best_score[0], _better(start_score[0], worth)) and everywhere:
                 best, best_score = candidate, found
     return best
+
+
+def _better(score: float, worth: float) -> float:
+    """Score that a choice must reach to be better than this one."""
+    return score + worth * min(1.0, score / ENOUGH)
 
 
 def tuned_on(held_out: Sequence[Annotated], contract: Contract) -> list[Annotated]:
