@@ -183,6 +183,7 @@ def test_a_tile_that_is_too_small(net):
 
 def test_a_tile_that_does_not_fit_names_one_that_does(net, monkeypatch):
     network = net.contract.network
+    monkeypatch.setattr(prediction, "mixed_precision", lambda _device: None)
     monkeypatch.setattr(prediction, "free_memory", lambda _device: 2 * tile_bytes(network, 100))
     image = noise(300, 300)
     with pytest.raises(

@@ -5,12 +5,15 @@ way up each level has a 2×2 up-convolution that halves the channels, the concat
 way down, and two 3×3 convolutions with ReLU. A 1×1 convolution maps the last channels to classes.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd as _AdaptiveAvgPool
@@ -545,8 +548,63 @@ def refuse_tile_statistics(net: nn.Module) -> None:
             )
 
 
+class _Measuring(nn.Module):
+    """Batch normalisation by what comes, as in training, whose means and variances are kept."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.norm = norm
+        self.seen: list[NDArray[np.float64]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = x.movedim(1, -1).reshape(-1, x.shape[1]).cpu().numpy()  # NumPy: the same sum on any number of threads
+        mean = values.mean(0, dtype=np.float64)
+        variance = np.einsum("pc,pc->c", values, values, dtype=np.float64) / len(values) - mean**2
+        self.seen.append(np.stack([mean, variance.clip(0)]))
+        mean_now, variance_now = torch.from_numpy(self.seen[-1]).to(x)
+        return functional.batch_norm(x, mean_now, variance_now, self.norm.weight, self.norm.bias, eps=self.norm.eps)
+
+
 @torch.no_grad()
-def for_prediction(net: UNet) -> UNet:
+def measure_statistics(net: UNet, tiles: Iterable[Tensor]) -> NDArray[np.float32]:
+    """Measure the statistics of batch normalisation on tiles, each by itself, as in training with one tile a step.
+
+    Parameters
+    ----------
+    net : UNet
+        As trained, with batch normalisation; it is not changed.
+    tiles : iterable of Tensor of float, shape (1, in_channels, rows, columns)
+        As training sees them: normalised, and averaged where the network is coarse. At least one.
+
+    Returns
+    -------
+    ndarray of float32, shape (2, channels of all layers)
+        Means and variances, averaged over the tiles, of the layers in their order: for `for_prediction`.
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy: Batch normalization. ICML 2015, arXiv:1502.03167; with the statistics of one image,
+    D. Ulyanov, A. Vedaldi, V. Lempitsky: Instance normalization. arXiv:1607.08022.
+
+    Examples
+    --------
+    >>> net = UNet(NetworkConfig(width=2, depth=1, padding="same", normalisation="batch"))
+    >>> measure_statistics(net, [torch.rand(1, 1, 8, 8)]).shape
+    (2, 16)
+    """
+    measuring = copy.deepcopy(net).float().eval()
+    layers = []
+    for module in [found for found in measuring.modules() if isinstance(found, TwoConvolutions)]:
+        for name in ("first_norm", "second_norm"):
+            layers.append(_Measuring(getattr(module, name)))
+            setattr(module, name, layers[-1])
+    for tile in tiles:
+        measuring.to(tile.device)(tile, averaged=True)
+    return np.concatenate([np.mean(layer.seen, axis=0) for layer in layers], axis=1).astype(np.float32)
+
+
+@torch.no_grad()
+def for_prediction(net: UNet, statistics: NDArray[np.float32] | None = None) -> UNet:
     """Return the same function without padding and with batch normalisation folded into the convolutions.
 
     A padded network, applied to an image with enough context around it, gives in the interior what the same weights
@@ -557,6 +615,8 @@ def for_prediction(net: UNet) -> UNet:
     ----------
     net : UNet
         A trained network; it is not changed.
+    statistics : ndarray of float32, shape (2, channels of all layers), optional
+        By which batch normalisation works, from `measure_statistics`; without it by the averages of the training.
 
     Returns
     -------
@@ -570,15 +630,21 @@ def for_prediction(net: UNet) -> UNet:
     """
     refuse_tile_statistics(net)
     config = replace(net.config, padding="none", normalisation="none", dropout=0.0)
-    plain = UNet(config)
-    state = net.state_dict()
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # no weights of its own
+        plain = UNet(config)
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    done = 0
     for name, module in net.named_modules():
         if isinstance(module, TwoConvolutions) and net.config.normalisation == "batch":
             for part in ("first", "second"):
                 convolution, norm = getattr(module, part), getattr(module, f"{part}_norm")
+                mean, variance = norm.running_mean, norm.running_var
+                if statistics is not None:
+                    mean, variance = torch.from_numpy(statistics[:, done : done + mean.numel()]).to(mean)
+                    done += mean.numel()
                 weight, bias = fuse_conv_bn_weights(
-                    convolution.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+                    convolution.weight, None, mean, variance, norm.eps, norm.weight, norm.bias
                 )
                 state[f"{name}.{part}.weight"], state[f"{name}.{part}.bias"] = weight, bias
-    plain.load_state_dict({key: state[key] for key in plain.state_dict()})
+    plain.load_state_dict({key: state[key] for key in plain.state_dict()}, assign=True)
     return plain.eval()

@@ -26,6 +26,8 @@ class Contract:
     normalisation : Normalisation
     views : {"one", "dihedral", "rotations"}
         Over which views of an image the probabilities are averaged.
+    statistics : {"training", "image"}
+        By which batch normalisation works; of a model from before version 6 of the file those of the training.
     objects : ObjectRules
         For instances: how foreground becomes objects, as chosen on the held-out images; with
         folds on all of them, each as held out.
@@ -50,6 +52,7 @@ class Contract:
     task: Task
     normalisation: Normalisation
     views: Literal["one", "dihedral", "rotations"]
+    statistics: Literal["training", "image"] = "training"
     objects: ObjectRules = field(default_factory=ObjectRules)
     pixel_size: float | None = None
     channel_names: tuple[str, ...] = ()
@@ -115,6 +118,7 @@ def _check_values(contract: Contract) -> None:
         "normalisation": contract.normalisation.kind in ("percentile", "range", "standardise"),
         "together": isinstance(contract.normalisation.together, bool),
         "views": contract.views in ("one", "dihedral", "rotations"),
+        "statistics": contract.statistics in ("training", "image"),
         "pixel_size": contract.pixel_size is None or (_is_number(contract.pixel_size) and contract.pixel_size > 0),
         "quality": _are_numbers(contract.quality),
         "images": isinstance(made.get("images", {}), dict),

@@ -50,7 +50,8 @@ def predict_with_disagreement(
     whole = channels_first(image, contract.network.in_channels)
     offset, gain = (value.reshape(-1, 1, 1) for value in contract.normalisation.offset_and_gain(whole))
     part = whole[:, rows, columns]
-    see = partial(predict_part, model.predictor, contract, offset=offset, gain=gain, views="one")
+    network = model.predictor_of(whole, offset, gain)
+    see = partial(predict_part, network, contract, offset=offset, gain=gain, views="one")
     tile = choose_tile(contract, (part.shape[1], part.shape[2]), model.device)
     found = predict_tiles(
         part, lambda one: _mean_and_disagreement(one, see, contract), depth=contract.network.depth, largest_tile=tile

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ubend.data.annotated import Annotated, Task, class_indices
 from ubend.errors import InputError
-from ubend.method.network import UNet, for_prediction
+from ubend.method.network import UNet
 from ubend.method.objects import ObjectRules
 from ubend.run.clock import Clock
 from ubend.run.contract import Contract
@@ -286,7 +286,7 @@ class SharedTime:
         if self.minutes:
             part = image.image[:_CALIBRATED_ON, :_CALIBRATED_ON]
             with torch.random.fork_rng(devices=[]):
-                network = for_prediction(UNet(contract.network))
+                network = UNet(contract.network)
             network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             began = self.clock.now()
             predict_probabilities(network, contract, part, views=views)

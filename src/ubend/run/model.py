@@ -16,14 +16,15 @@ from ubend.data.origin import MODEL_MARK
 from ubend.errors import FileError, ModelFileError
 from ubend.method.network import NetworkConfig, UNet, for_prediction
 from ubend.method.objects import ObjectRules
+from ubend.run.batch_statistics import adapts, network_for_image, on_device_of
 from ubend.run.contract import Contract
 from ubend.run.device import choose_device
 from ubend.run.labels import predict_labels
 from ubend.run.prediction import OnSmallerTile, OnTile, predict_probabilities
 
-FORMAT_VERSION = 5
-"""5 may work at half or a quarter of the resolution; 4 says what the training images looked like, and names; 3 has one
-more rule for objects; 2 kept them together; 1 had four of them side by side."""
+FORMAT_VERSION = 6
+"""6 may work by the statistics of each image; 5 may work at half or a quarter of the resolution; 4 tells what the
+training images looked like, and names; 3 has one more rule for objects; 2 kept them together; 1 four apart."""
 FILE_NAME = "model.safetensors"
 
 
@@ -42,20 +43,24 @@ class Model:
     Attributes
     ----------
     predictor : UNet
-        The same function on its device, from `network.for_prediction`.
+        The network on its device, from `network.for_prediction`, by the averages of the training.
     """
 
     def __init__(self, network: UNet, contract: Contract, *, device: str | None = None) -> None:
         self.contract = contract
-        self.network = network
-        with torch.random.fork_rng(devices=[]):  # the numbers of who calls us stay as they are
-            self.predictor = for_prediction(network).to(choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.predictor = on_device_of(network, for_prediction(network))
 
     @property
     def device(self) -> torch.device:
         """Where it predicts."""
         device: torch.device = next(self.predictor.parameters()).device
         return device
+
+    def predictor_of(self, pixels: NDArray[Any], offset: NDArray[np.float32], gain: NDArray[np.float32]) -> UNet:
+        """Return the network that predicts an image; see `batch_statistics.network_for_image`."""
+        network = self.network if adapts(self.contract) else self.predictor
+        return network_for_image(network, self.contract, pixels, offset, gain)
 
     def predict(
         self,
@@ -88,8 +93,9 @@ class Model:
         -------
         ndarray of float32, shape (classes, rows, columns)
         """
+        network = self.network if adapts(self.contract) else self.predictor
         return predict_probabilities(
-            self.predictor, self.contract, image, tile=tile, memory=memory, views=views, exact=exact, on_tile=on_tile,
+            network, self.contract, image, tile=tile, memory=memory, views=views, exact=exact, on_tile=on_tile,
             on_smaller_tile=on_smaller_tile,
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from ubend.method.geometry import halo, nearest_valid_inputs, smallest_input_for
 from ubend.method.network import NetworkConfig, UNet
 from ubend.method.overlap_tile import predict_tiles
 from ubend.method.resampling import resized, sample, sampling_grid
+from ubend.run.batch_statistics import network_for_image
 from ubend.run.contract import Contract
 from ubend.run.device import (
     autocast,
@@ -71,7 +72,7 @@ def predict_probabilities(
     Parameters
     ----------
     network : UNet
-        From `network.for_prediction`, on its device.
+        On its device: as trained, or from `network.for_prediction`, which works by the statistics it was made with.
     contract : Contract
         What the network was trained for.
     image : ndarray, shape (rows, columns), (rows, columns, channels) or (channels, rows, columns)
@@ -105,6 +106,7 @@ def predict_probabilities(
     """
     pixels = channels_first(image, contract.network.in_channels)
     offset, gain = (value.reshape(-1, 1, 1) for value in contract.normalisation.offset_and_gain(pixels))
+    network = network_for_image(network, contract, pixels, offset, gain)
     device = next(network.parameters()).device
     sixteen_bits = not exact and mixed_precision(device) is not None
     chosen = views or contract.views

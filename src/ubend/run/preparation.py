@@ -122,7 +122,7 @@ def like_before(recipe: Recipe, start: Contract, images: Sequence[Annotated], ta
         recipe,
         network=start.network,
         budget=replace(recipe.budget, width=False, depth=False, coarse=False),
-        prediction=replace(recipe.prediction, normalisation=start.normalisation.kind),
+        prediction=replace(recipe.prediction, normalisation=start.normalisation.kind, statistics=start.statistics),
     )
 
 
@@ -154,6 +154,7 @@ def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Co
         task=task,
         normalisation=Normalisation(kind=recipe.prediction.normalisation, together=colour),
         views=recipe.prediction.views,
+        statistics=recipe.prediction.statistics,
         objects=_object_rules(areas, recipe.energy, network.coarse) if areas else ObjectRules(),
         pixel_size=float(np.median(list(sizes))) if sizes else None,
         channel_names=_channel_names(images, channels),

@@ -174,10 +174,14 @@ class PredictionConfig:
     normalisation : {"percentile", "range", "standardise"}
         What gray values become 0 and 1: the 1st and the 99.8th percentile of the image, the limits of its dtype;
         or mean 0 and standard deviation 1.
+    statistics : {"training", "image"}
+        By which batch normalisation works: the averages of the training, or those of each image, as training with one
+        tile a step has had them (`run/batch_statistics.py`).
     """
 
     views: Literal["one", "dihedral", "rotations"] = "dihedral"
     normalisation: Literal["percentile", "range", "standardise"] = "percentile"
+    statistics: Literal["training", "image"] = "training"
 
 
 def _check_ranges(

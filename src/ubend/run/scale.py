@@ -37,6 +37,8 @@ from ubend.errors import FileError, InputError, OutOfMemory, UbendError
 from ubend.method.geometry import Span, mirror, smallest_input_for, tile_spans
 from ubend.method.large_objects import objects_in_blocks
 from ubend.method.measurements import measure_objects_in_blocks
+from ubend.method.network import UNet, for_prediction
+from ubend.run.batch_statistics import adapts, image_statistics, on_device_of
 from ubend.run.contract import Contract, Unlike, unlike, unlike_diameter
 from ubend.run.device import (
     choose_device,
@@ -49,7 +51,7 @@ from ubend.run.device import (
 from ubend.run.drift import ImageStatistics, median_diameter, sampled_statistics
 from ubend.run.labels import predict_labels
 from ubend.run.memory import KEPT, OBJECT_BYTES, largest_tile_within, say_bytes, smallest_tile, tile_bytes
-from ubend.run.model import FILE_NAME, load
+from ubend.run.model import FILE_NAME, Model, load
 from ubend.run.normalisation import channels_first
 from ubend.run.prediction import LARGEST_TILE, OnSmallerTile, check_tile, next_smaller, predict_part
 
@@ -59,8 +61,11 @@ LABELS_CHUNK = 512
 """Rows and columns of a chunk of label images of single objects."""
 UNFINISHED = ".unfinished"
 """Ending of the folder that holds what is not finished."""
-JOB, DONE, WRITING = "job.json", "blocks.jsonl", "writing"
-"""In that folder: what is being made; which blocks are done; a mark that results are being written."""
+JOB, DONE, WRITING, STATISTICS = "job.json", "blocks.jsonl", "writing", "statistics.npy"
+"""In that folder: what is being made; which blocks are done; a mark that results are being written; of each plane what
+batch normalisation works by."""
+Numbers = tuple[tuple[float, ...], ...]
+"""Of each plane one a channel."""
 _DAMAGE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 """What comes of reading a damaged note."""
 FAST = ZstdCodec(level=1)
@@ -116,8 +121,8 @@ class Work:
     image: str
     folder: str
     pixel_size: float | None
-    offsets: tuple[tuple[float, ...], ...]
-    gains: tuple[tuple[float, ...], ...]
+    offsets: Numbers
+    gains: Numbers
     dtype: str
     device: str | None
 
@@ -279,6 +284,7 @@ def predict_large(  # noqa: PLR0913
             paths = {what: str(path.absolute()) for what, path in where.items()}
             work = Work(name, **paths, pixel_size=contract.pixel_size, offsets=offsets, gains=gains,
                         dtype=dtype, device=device)  # fmt: skip
+            _keep_statistics(work)
             count = len(done)
             tell(Progress("blocks", count, len(blocks)))
 
@@ -420,7 +426,8 @@ def compute_block(work: Work, block: Block) -> str:
     pixels = channels_first(np.moveaxis(_read_mirrored(image, place, block), 0, -1), contract.network.in_channels)
     offset, gain = (np.array(v[block.plane], np.float32).reshape(-1, 1, 1) for v in (work.offsets, work.gains))
     try:
-        maps = predict_part(model.predictor, contract, pixels, offset, gain, exact=work.dtype == "float32")
+        network = _network_of(work, block.plane)
+        maps = predict_part(network, contract, pixels, offset, gain, exact=work.dtype == "float32")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -432,8 +439,41 @@ def compute_block(work: Work, block: Block) -> str:
     return store.write(block, np.ascontiguousarray(maps[:, :height, :width]), contract)
 
 
+@lru_cache(maxsize=2)
+def _network_of(work: Work, plane: int) -> UNet:
+    """Make the network that predicts a plane, once in each process, from the statistics that the first one measured."""
+    model = _opened(work)[0]
+    if not adapts(model.contract):
+        return model.predictor
+    statistics = np.load(Path(work.folder) / STATISTICS, allow_pickle=False)[plane]
+    return on_device_of(model.network, for_prediction(model.network, statistics))
+
+
+def _keep_statistics(work: Work) -> None:
+    """Measure the statistics of all planes, unless they are there, so that all workers have the same."""
+    model, image, _ = _opened(work)
+    path, contract = Path(work.folder) / STATISTICS, model.contract
+    if path.exists() or not adapts(contract):
+        return
+    found = []
+    for plane, offset, gain in zip(image.planes, work.offsets, work.gains, strict=True):
+
+        def read(rows: slice, columns: slice, plane: tuple[int, ...] = plane) -> NDArray[Any]:
+            part = np.moveaxis(image.read(plane, rows, columns), 0, -1)
+            return channels_first(part, contract.network.in_channels)
+
+        shape, normalised = (image.rows, image.columns), (np.array(offset, np.float32), np.array(gain, np.float32))
+        found.append(image_statistics(model.network, contract, shape, read, *normalised))
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            np.save(file, np.stack(found), allow_pickle=False)
+
+    write_atomically(path, write)
+
+
 @lru_cache(maxsize=1)
-def _opened(work: Work) -> tuple[Any, LargeImage, "_Store"]:
+def _opened(work: Work) -> tuple[Model, LargeImage, "_Store"]:
     """Open what all blocks of a job need, once in each process."""
     return (
         load(work.model, device=work.device),
@@ -497,9 +537,7 @@ def _objects_block(memory: int | None) -> int:
     return min(max(side // 256 * 256, 256), OBJECTS_BLOCK)
 
 
-def _normalised(
-    image: LargeImage, contract: Contract
-) -> tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...], str, list[ImageStatistics]]:
+def _normalised(image: LargeImage, contract: Contract) -> tuple[Numbers, Numbers, str, list[ImageStatistics]]:
     """Offset and gain of each plane, a hash of the pixels that they come from, an even grid of all, and its looks.
 
     Raises

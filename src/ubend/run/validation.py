@@ -9,13 +9,13 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ubend.data.annotated import Annotated, class_indices
 from ubend.errors import TrainingError
 from ubend.method.network import UNet, for_prediction
 from ubend.method.objects import ObjectRules
+from ubend.run.batch_statistics import on_device_of
 from ubend.run.contract import Contract
 from ubend.run.evaluation import Evaluation, evaluate_arrays
 from ubend.run.labels import predict_labels
@@ -146,13 +146,15 @@ def tuned_on(held_out: Sequence[Annotated], contract: Contract) -> list[Annotate
 
 def tuning_cost(net: UNet, image: Annotated, contract: Contract) -> float:
     """Rehearse one view and one choice of `tune_objects`; return the seconds that all of it takes for one pixel."""
-    network = _for_prediction(net)  # of all images once, so that it does not count
+    network = on_device_of(net, for_prediction(net))
     began = perf_counter()
-    probabilities = predict_probabilities(network, contract, image.image, views="one")
+    predict_probabilities(network, contract, image.image, views="one")
+    seen = perf_counter()
+    probabilities = predict_probabilities(net, contract, image.image, views="one")
     predicted = perf_counter()
     mean_precisions([match(class_indices(image.labels, contract.task), predict_labels(contract, probabilities))])
-    view, choice = predicted - began, perf_counter() - predicted
-    return (VIEWS[contract.views] * view + count_choices(contract) * choice) / image.labels.size
+    view, first, choice = seen - began, predicted - seen, perf_counter() - predicted
+    return (first + (VIEWS[contract.views] - 1) * view + count_choices(contract) * choice) / image.labels.size
 
 
 def count_choices(contract: Contract) -> int:
@@ -195,19 +197,13 @@ def probabilities_of(
     net: UNet, images: Sequence[Annotated], contract: Contract, *, views: Views = "one"
 ) -> list[NDArray[np.float32]]:
     """Predict images by a network in training, and see that what it says are numbers."""
-    network = _for_prediction(net)
-    found = [predict_probabilities(network, contract, image.image, views=views) for image in images]
+    found = [predict_probabilities(net, contract, image.image, views=views) for image in images]
     if not all(np.isfinite(p).all() for p in found):
         raise TrainingError(
             "the network returns no numbers any more: its weights have grown without bound; "
             "try a tenth of the learning rate"
         )
     return found
-
-
-def _for_prediction(net: UNet) -> UNet:
-    device = next(net.parameters()).device
-    return for_prediction(net).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _score(probabilities: Sequence[NDArray[np.float32]], images: Sequence[Annotated], contract: Contract) -> Evaluation:

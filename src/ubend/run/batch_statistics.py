@@ -1,0 +1,119 @@
+"""The statistics by which batch normalisation works on an image: of the image itself, the same for all its tiles.
+
+A network with batch normalisation that sees one tile a step is trained by the mean and the variance of that tile, in
+each layer. Averages over the training, which are the custom in prediction, are then another network: one that knows
+nothing of how bright the image at hand is. So the statistics are measured on the image, on parts of the size of a
+training tile that are spread over it, and hold for all of it: tiles leave no seam, as instance normalisation does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ubend.method.geometry import mirror
+from ubend.method.network import UNet, for_prediction, measure_statistics
+from ubend.method.resampling import averaged
+from ubend.run.contract import Contract
+
+MOST_PARTS = 3
+"""Along rows and along columns: beyond nine parts of an image its statistics hardly change."""
+
+Read = Callable[[slice, slice], NDArray[Any]]
+"""Gives the channels of a part of an image, shape (channels, rows, columns)."""
+
+
+def adapts(contract: Contract) -> bool:
+    """Whether a model measures each image before it predicts it."""
+    return contract.statistics == "image" and contract.network.normalisation == "batch"
+
+
+def network_for_image(
+    net: UNet, contract: Contract, pixels: NDArray[Any], offset: NDArray[np.float32], gain: NDArray[np.float32]
+) -> UNet:
+    """Return the network that predicts an image: `network.for_prediction`, by the statistics of the image.
+
+    Parameters
+    ----------
+    net : UNet
+        As trained, or from `network.for_prediction`, which is returned as it is.
+    contract : Contract
+    pixels : ndarray, shape (channels, rows, columns)
+        The whole image.
+    offset, gain : ndarray of float32, shape (channels, 1, 1)
+        Its normalisation.
+
+    Returns
+    -------
+    UNet
+        On the device of `net`.
+    """
+    if net.config.normalisation != "batch":
+        return net
+    found = None
+    if adapts(contract):
+        found = image_statistics(net, contract, pixels.shape[1:], lambda r, c: pixels[:, r, c], offset, gain)
+    return on_device_of(net, for_prediction(net, found))
+
+
+def on_device_of(net: UNet, other: UNet) -> UNet:
+    """Move another network to the device of one, in the order of memory in which it predicts."""
+    device = next(net.parameters()).device
+    return other.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def image_statistics(
+    net: UNet,
+    contract: Contract,
+    shape: tuple[int, ...],
+    read: Read,
+    offset: NDArray[np.float32],
+    gain: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Measure the statistics of an image.
+
+    Parameters
+    ----------
+    net : UNet
+        As trained.
+    contract : Contract
+    shape : (int, int)
+        Rows and columns of the image.
+    read : callable
+        Gives a part of the image.
+    offset, gain : ndarray of float32, shape (channels, 1, 1)
+
+    Returns
+    -------
+    ndarray of float32
+        For `network.for_prediction`.
+    """
+    coarse, device = contract.network.coarse, next(net.parameters()).device
+    side = contract.recipe.tiles.size << coarse
+    offset, gain = offset.reshape(-1, 1, 1), gain.reshape(-1, 1, 1)
+
+    def tile(top: int, left: int) -> torch.Tensor:
+        rows, columns = (
+            mirror(np.arange(first, first + side), length) for first, length in zip((top, left), shape, strict=True)
+        )
+        part = read(slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+        part = averaged(part.take(rows - rows.min(), axis=1).take(columns - columns.min(), axis=2), coarse)
+        seen = torch.from_numpy((part.astype(np.float32) - offset) * gain)[None]
+        return seen.to(device).contiguous(memory_format=torch.channels_last)
+
+    places = [starts(length, side) for length in shape]
+    return measure_statistics(net, (tile(top, left) for top in places[0] for left in places[1]))
+
+
+def starts(length: int, side: int) -> list[int]:
+    """First pixels of parts of an image that are spread evenly from its one end to its other; of one the middle.
+
+    Examples
+    --------
+    >>> starts(200, 256), starts(300, 256), starts(600, 256), starts(5000, 256)
+    ([0], [22], [0, 344], [0, 2372, 4744])
+    """
+    number, rest = min(max(1, round(length / side)), MOST_PARTS), max(0, length - side)
+    return [rest // 2] if number == 1 else [k * rest // (number - 1) for k in range(number)]
