@@ -625,7 +625,12 @@ def export(
     else:
         shown = None if image is None else _first_plane(image)
         difference = export_bioimageio(loaded, out, image=shown, overwrite=overwrite)
-    console.print(f"Wrote {escape(str(out))}. Probabilities differ from the model's by at most {difference:.0e}.")
+    console.print(f"Wrote {escape(str(out))}. Probabilities differ from the network's by at most {difference:.0e}.")
+    if loaded.contract.statistics == "image":
+        console.print(
+            "ubend predict works by the statistics of each image, this file by those of the training: on brighter or "
+            "dimmer images than those trained on it does worse (docs/export.md)."
+        )
     if to == "onnx":
         console.print("Without torch: ubend.share.onnx.OnnxModel(…).segment(image); other programs: docs/export.md")
         return

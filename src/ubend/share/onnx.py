@@ -223,7 +223,8 @@ class OnnxModel:
         Returns
         -------
         ndarray of float32, shape (classes, rows, columns)
-            Those of ``run.model.Model.predict(image, exact=True)`` within 1e-4.
+            Those of ``run.model.Model.predict(image, exact=True)`` within 1e-4, if the model works by the statistics
+            of the training; a file cannot have those of each image.
 
         Raises
         ------

@@ -1,0 +1,186 @@
+"""The statistics of an image: those of training, the same for all tiles, and of nothing but the image."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ubend.data.annotated import Task
+from ubend.data.tiles import TileConfig
+from ubend.method.network import NetworkConfig, UNet, for_prediction, measure_statistics
+from ubend.run.batch_statistics import MOST_PARTS, adapts, image_statistics, network_for_image, starts
+from ubend.run.contract import Contract
+from ubend.run.disagreement import predict_with_disagreement
+from ubend.run.model import Model
+from ubend.run.normalisation import Normalisation
+from ubend.run.recipe import Recipe, load_recipe
+
+CONFIG = NetworkConfig(width=4, depth=2, padding="same", normalisation="batch", dropout=0.0)
+SIDE = 64
+
+
+@pytest.fixture
+def net():
+    """A network whose averages of training are far from what any image gives."""
+    net = UNet(CONFIG, generator=torch.Generator().manual_seed(1))
+    for name, values in net.state_dict().items():
+        if name.endswith("running_mean"):
+            values.fill_(0.05)
+        elif name.endswith("running_var"):
+            values.fill_(0.3)
+    return net.eval()
+
+
+@pytest.fixture
+def contract():
+    recipe = Recipe(network=CONFIG, tiles=TileConfig(size=SIDE))
+    of_range = Normalisation("range", together=False)
+    return Contract(
+        network=CONFIG, task=Task("binary", (0, 1), None), normalisation=of_range, views="one", statistics="image",
+        recipe=recipe,
+    )  # fmt: skip
+
+
+def noise(rows, columns, seed=0):
+    rough = np.random.default_rng(seed).random((rows // 4 + 1, columns // 4 + 1), dtype=np.float32)
+    return np.kron(rough, np.ones((4, 4), np.float32))[:rows, :columns] / 2
+
+
+def in_training(net, image):
+    """What the network gives in a training step."""
+    net.train()
+    with torch.no_grad():
+        return net(torch.from_numpy(image)[None, None])[0].softmax(0).numpy()
+
+
+def test_a_tile_is_seen_as_in_training(net, contract):
+    image, edge = noise(SIDE + 4, SIDE + 4), 24  # what zeros beyond the border of a padded network reach
+    inside = np.s_[:, edge:-edge, edge:-edge]
+    expected = in_training(net, image[2:-2, 2:-2])  # prediction begins to pool there
+    plain = Model(net, replace(contract, statistics="training"), device="cpu").predict(image, exact=True)
+    found = Model(net, contract, device="cpu").predict(image, exact=True)
+    assert np.abs(found[:, 2:-2, 2:-2] - expected)[inside].max() < 1e-5
+    assert np.abs(plain[:, 2:-2, 2:-2] - expected)[inside].max() > 0.01
+
+
+def test_the_statistics_are_those_of_batch_normalisation(net):
+    tile = torch.from_numpy(noise(SIDE, SIDE))[None, None]
+    found = measure_statistics(net, [tile])
+    net.train()
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    net(tile)
+    mean, variance = (torch.cat([getattr(norm, name) for norm in norms]) for name in ("running_mean", "running_var"))
+    np.testing.assert_allclose(found[0], mean, atol=1e-5)
+    np.testing.assert_allclose(found[1], variance, rtol=0.02, atol=1e-5)  # PyTorch keeps n/(n − 1) times the variance
+
+
+def test_of_several_tiles_it_is_the_mean(net):
+    tiles = [torch.from_numpy(noise(SIDE, SIDE, seed))[None, None] for seed in range(3)]
+    each = [measure_statistics(net, [tile]) for tile in tiles]
+    np.testing.assert_allclose(measure_statistics(net, tiles), np.mean(each, axis=0), rtol=1e-5)
+
+
+def test_measuring_leaves_the_network(net):
+    before = {name: values.clone() for name, values in net.state_dict().items()}
+    measure_statistics(net, [torch.rand(1, 1, SIDE, SIDE)])
+    assert all(torch.equal(values, before[name]) for name, values in net.state_dict().items())
+    assert not net.training
+
+
+def test_a_dimmer_image_is_segmented_alike(net, contract):
+    """Brightness comes and goes with the first statistics."""
+    image = noise(100, 120)
+    model = Model(net, contract, device="cpu")
+    bright, dim = (model.predict(image * factor, exact=True) for factor in (1.0, 0.4))
+    assert np.ptp(bright[1]) > 0.1
+    assert np.abs(bright - dim).max() < 0.01
+    plain = Model(net, replace(contract, statistics="training"), device="cpu")
+    assert np.abs(plain.predict(image) - plain.predict(image * 0.4)).max() > 0.02
+
+
+@pytest.mark.parametrize("shape", [(30, 300), (150, 130)])
+@pytest.mark.parametrize("coarse", [0, 1])
+def test_tiles_do_not_show(net, contract, shape, coarse):
+    config = replace(CONFIG, coarse=coarse, depth=2 + coarse)
+    of_coarse = replace(contract, network=config)
+    trained = UNet(config)
+    trained.load_state_dict(net.state_dict())
+    model, image = Model(trained, of_coarse, device="cpu"), noise(*shape)
+    whole, in_tiles = (model.predict(image, tile=tile, exact=True) for tile in (500, 100 << coarse))
+    assert np.abs(whole - in_tiles).max() < 1e-5
+
+
+def test_views_and_disagreement_have_the_same_statistics(net, contract):
+    model = Model(net, replace(contract, views="dihedral"), device="cpu")
+    image = noise(90, 110)
+    found, _ = predict_with_disagreement(model, image)
+    np.testing.assert_array_equal(found, model.predict(image))
+    part, _ = predict_with_disagreement(model, image, rows=slice(0, 50))
+    assert np.abs(part - found[:, :50])[:, :20].max() < 0.02  # of the whole image, though only a part is predicted
+
+
+def test_the_same_bits_on_any_number_of_threads(net, contract):
+    image, before = noise(200, 200), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(Model(net, contract, device="cpu").predict(image, exact=True))
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_predicting_leaves_the_callers_random_numbers(net, contract):
+    model, image = Model(net, contract, device="cpu"), noise(40, 40)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    model.predict(image)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_parts_lie_all_over_the_image(net, contract):
+    """What is bright in one corner counts, wherever it is."""
+    seen = []
+
+    def read(rows, columns):
+        seen.append((rows.start, rows.stop, columns.start, columns.stop))
+        return np.zeros((1, rows.stop - rows.start, columns.stop - columns.start), np.float32)
+
+    one = np.ones(1, np.float32)
+    image_statistics(net, contract, (1000, 90), read, 0 * one, one)
+    assert seen == [(0, 64, 13, 77), (468, 532, 13, 77), (936, 1000, 13, 77)]
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 96, 97, 160, 161, 10**6])
+def test_parts_lie_within_the_image(length):
+    first = starts(length, 64)
+    assert 1 <= len(first) <= MOST_PARTS
+    assert first == sorted(set(first))
+    assert first[0] >= 0
+    assert first[-1] + 64 <= max(length, 64)
+
+
+def test_networks_without_it_and_other_models_do_not_adapt(net, contract):
+    assert adapts(contract)
+    assert not adapts(replace(contract, statistics="training"))
+    assert not adapts(replace(contract, network=NetworkConfig(width=4, depth=2)))
+    pixels, one = noise(50, 50)[None], np.ones((1, 1, 1), np.float32)
+    folded = for_prediction(net)
+    assert network_for_image(folded, contract, pixels, 0 * one, one) is folded
+
+
+def test_recipes_say_which():
+    assert load_recipe("default").prediction.statistics == "image"
+    assert load_recipe("paper").prediction.statistics == "training"
+
+
+def test_a_contract_from_before_has_the_averages_of_training(contract):
+    values = contract.to_dict()
+    del values["statistics"]
+    assert Contract.from_dict(values).statistics == "training"
