@@ -218,9 +218,9 @@ def _documentation(contract: "Contract") -> str:
         if contract.statistics == "image":
             lines += [
                 "",
-                "That is by `ubend predict`, where batch normalisation works by the statistics of each image.",
+                "That is by `ubend predict`, where batch normalisation works by the statistics of each image;",
             ]
-            lines += ["This network works by the averages of the training."]
+            lines += ["here it works by the averages of the training."]
     else:
         lines += ["No images were held out: nothing is known of its quality."]
     lines += [
