@@ -216,11 +216,10 @@ def _documentation(contract: "Contract") -> str:
     if scores:
         lines += ["On held-out images:", "", *(f"- {name}: {value:.3f}" for name, value in scores.items())]
         if contract.statistics == "image":
-            lines += [
-                "",
-                "That is by `ubend predict`, where batch normalisation works by the statistics of each image;",
-            ]
-            lines += ["here it works by the averages of the training."]
+            said = (
+                "That is by `ubend predict`, which works by the statistics of each image, and this by the training's."
+            )
+            lines += ["", said]
     else:
         lines += ["No images were held out: nothing is known of its quality."]
     lines += [
