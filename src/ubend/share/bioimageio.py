@@ -216,9 +216,7 @@ def _documentation(contract: "Contract") -> str:
     if scores:
         lines += ["On held-out images:", "", *(f"- {name}: {value:.3f}" for name, value in scores.items())]
         if contract.statistics == "image":
-            said = (
-                "That is by `ubend predict`, which works by the statistics of each image, and this by the training's."
-            )
+            said = "That is by `ubend predict`, by the statistics of each image; here those of the training count."
             lines += ["", said]
     else:
         lines += ["No images were held out: nothing is known of its quality."]
