@@ -539,6 +539,7 @@ def test_rois_of_a_model_without_objects(failing, data, trained, tmp_path):
 
 
 def test_a_tile_too_large_for_the_memory(failing, data, trained, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction, "mixed_precision", lambda _device: None)
     monkeypatch.setattr(prediction, "free_memory", lambda _device: 2 * tile_bytes(model.contract.network, 60, views=8))
     line = failing("predict", trained, data / "images", "--out", tmp_path / "r", "--tile", 500)
     assert "--tile 60 fits" in line

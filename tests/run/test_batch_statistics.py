@@ -1,20 +1,28 @@
 """The statistics of an image: those of training, the same for all tiles, and of nothing but the image."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from ubend.data.annotated import Task
+from ubend.data.large import open_large
 from ubend.data.tiles import TileConfig
+from ubend.method.augmentation import AugmentationConfig
 from ubend.method.network import NetworkConfig, UNet, for_prediction, measure_statistics
-from ubend.run.batch_statistics import MOST_PARTS, adapts, image_statistics, network_for_image, starts
+from ubend.run.batch_statistics import MOST_PARTS, adapts, image_statistics, network_for_image, starts, statistics_for
 from ubend.run.contract import Contract
 from ubend.run.disagreement import predict_with_disagreement
 from ubend.run.model import Model
 from ubend.run.normalisation import Normalisation
-from ubend.run.recipe import Recipe, load_recipe
+from ubend.run.preparation import annotated_images, make_contract
+from ubend.run.recipe import PredictionConfig, Recipe, load_recipe
+from ubend.run.scale import compute_block, predict_large
+from ubend.run.training import train, with_batch_of
 
 CONFIG = NetworkConfig(width=4, depth=2, padding="same", normalisation="batch", dropout=0.0)
 SIDE = 64
@@ -173,6 +181,72 @@ def test_networks_without_it_and_other_models_do_not_adapt(net, contract):
     pixels, one = noise(50, 50)[None], np.ones((1, 1, 1), np.float32)
     folded = for_prediction(net)
     assert network_for_image(folded, contract, pixels, 0 * one, one) is folded
+
+
+def test_of_several_tiles_a_step_the_averages_of_training_count(discs):
+    """Training had the statistics of all tiles together."""
+    recipe = Recipe(
+        network=CONFIG, tiles=TileConfig(size=SIDE, batch=1), prediction=PredictionConfig(statistics="image"),
+        augmentation=AugmentationConfig(elastic_sigma=0.0),
+    )  # fmt: skip
+    assert statistics_for(recipe) == "image"
+    four = replace(recipe, tiles=replace(recipe.tiles, batch=4))
+    assert statistics_for(four) == "training"
+    assert statistics_for(replace(recipe, network=replace(CONFIG, normalisation="none"))) == "training"
+    assert train(*discs, recipe=recipe, steps=1, device="cpu").contract.statistics == "image"
+    assert train(*discs, recipe=four, steps=1, device="cpu").contract.statistics == "training"
+    made = make_contract(recipe, Task("binary", (0, 255), None), annotated_images(*discs))
+    assert with_batch_of(made, SimpleNamespace(number=1)).statistics == "image"
+    assert with_batch_of(made, SimpleNamespace(number=2)).statistics == "training"
+
+
+def test_training_on_goes_on_with_those_of_the_model(discs):
+    recipe = Recipe(network=CONFIG, tiles=TileConfig(size=SIDE, batch=1))
+    before = train(*discs, recipe=recipe, steps=1, device="cpu")
+    adapting = replace(recipe, prediction=PredictionConfig(statistics="image"))
+    assert train(*discs, recipe=adapting, steps=1, device="cpu", start=before).contract.statistics == "training"
+
+
+@pytest.fixture
+def planes(net, contract, tmp_path):
+    """A model file, and an image of two planes of which one is much dimmer."""
+    model = Model(net, contract, device="cpu")
+    model.save(tmp_path / "model.safetensors")
+    images = np.stack([noise(180, 150), 0.3 * noise(180, 150, seed=1)])
+    tifffile.imwrite(tmp_path / "two.tif", images, metadata={"axes": "ZYX"})
+    return model, images, tmp_path
+
+
+def test_each_plane_of_a_large_image_has_its_own(planes):
+    model, images, folder = planes
+    found = predict_large(
+        folder / "model.safetensors", folder / "two.tif", folder / "out", tile=108, probabilities=True, exact=True
+    )
+    read = open_large(found.probabilities)
+    for plane, image in zip(read.planes, images, strict=True):
+        whole = read.read(plane, slice(None), slice(None))
+        assert np.abs(whole[-1] - model.predict(image, exact=True)[1]).max() < 2 / 255  # kept as 8 bits or better
+
+
+def test_what_is_continued_has_the_statistics_that_it_began_with(planes):
+    """Another machine rounds differently: what the first process measured counts."""
+    folder, measured = planes[-1], []
+
+    def stopped(work, blocks, done):
+        done(blocks[0], compute_block(work, blocks[0]))
+        file = Path(work.folder) / "statistics.npy"
+        measured.append(np.load(file, allow_pickle=False))
+        np.save(file, 1.01 * measured[-1])  # as another machine would have measured it
+        raise KeyboardInterrupt
+
+    arguments = (folder / "model.safetensors", folder / "two.tif", folder / "out")
+    with pytest.raises(KeyboardInterrupt):
+        predict_large(*arguments, tile=108, engine=stopped)
+    assert measured[0].shape[:2] == (2, 2)
+    assert np.abs(measured[0][0] - measured[0][1]).max() > 0.1
+    with pytest.raises(KeyboardInterrupt):
+        predict_large(*arguments, tile=108, engine=stopped, resume=True)
+    np.testing.assert_allclose(measured[1], 1.01 * measured[0])
 
 
 def test_recipes_say_which():

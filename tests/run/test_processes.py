@@ -15,6 +15,7 @@ import torch
 
 from ubend.data.formats import write_labels
 from ubend.errors import InputError
+from ubend.run.device import mixed_precision
 from ubend.run.model import load
 from ubend.run.processes import ALONE, Processes, are_several
 from ubend.run.recipe import TrainingConfig, to_toml
@@ -115,12 +116,13 @@ def test_two_processes_do_the_steps_of_one_with_the_larger_batch(folder, recipes
         assert not any(codes), said
     assert said[1] == ("", "")  # the second tells nothing
     assert "Trained on 4 images, 50 steps in" in said[0][0]
-    np.testing.assert_allclose(energies(two), energies(one), atol=1e-4)
+    rounding = 1 if mixed_precision(torch.device("cpu")) is None else 20  # 16 bits have three digits
+    np.testing.assert_allclose(energies(two), energies(one), atol=1e-4 * rounding)
     assert energies(one)[-1] < 0.9 * energies(one)[0]
     for (name, here), there in zip(
         load(one).network.state_dict().items(), load(two).network.state_dict().values(), strict=True
     ):
-        torch.testing.assert_close(here, there, atol=1e-3, rtol=1e-2, msg=name)
+        torch.testing.assert_close(here, there, atol=1e-3 * rounding, rtol=1e-2 * rounding, msg=name)
     assert load(two).contract.recipe.tiles.batch == 2
     assert sorted(path.name for path in two.iterdir()) == ["log.csv", "model.safetensors", "recipe.toml", "report.html"]
 

@@ -7,7 +7,7 @@ training tile that are spread over it, and hold for all of it: tiles leave no se
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from ubend.method.geometry import mirror
 from ubend.method.network import UNet, for_prediction, measure_statistics
 from ubend.method.resampling import averaged
 from ubend.run.contract import Contract
+from ubend.run.recipe import Recipe
 
 MOST_PARTS = 3
 """Along rows and along columns: beyond nine parts of an image its statistics hardly change."""
@@ -28,6 +29,23 @@ Read = Callable[[slice, slice], NDArray[Any]]
 def adapts(contract: Contract) -> bool:
     """Whether a model measures each image before it predicts it."""
     return contract.statistics == "image" and contract.network.normalisation == "batch"
+
+
+def statistics_for(recipe: Recipe) -> Literal["training", "image"]:
+    """Say by which statistics a model is to work that a recipe has trained.
+
+    Where a step has several tiles, training has had the statistics of all together, which its averages are nearer to
+    than what one image gives.
+
+    Examples
+    --------
+    >>> from ubend.run.recipe import load_recipe
+    >>> default = load_recipe("default")
+    >>> default.prediction.statistics, default.tiles.batch, statistics_for(default)
+    ('image', 1, 'image')
+    """
+    works = recipe.tiles.batch == 1 and recipe.network.normalisation == "batch"
+    return recipe.prediction.statistics if works else "training"
 
 
 def network_for_image(

@@ -58,7 +58,20 @@ class Model:
         return device
 
     def predictor_of(self, pixels: NDArray[Any], offset: NDArray[np.float32], gain: NDArray[np.float32]) -> UNet:
-        """Return the network that predicts an image; see `batch_statistics.network_for_image`."""
+        """Return the network that predicts an image; see `batch_statistics.network_for_image`.
+
+        Parameters
+        ----------
+        pixels : ndarray, shape (channels, rows, columns)
+            The whole image.
+        offset, gain : ndarray of float32, shape (channels, 1, 1)
+            Its normalisation.
+
+        Returns
+        -------
+        UNet
+            On the device of the model.
+        """
         network = self.network if adapts(self.contract) else self.predictor
         return network_for_image(network, self.contract, pixels, offset, gain)
 

@@ -19,6 +19,7 @@ from ubend.method.objects import ObjectRules
 from ubend.method.relative_distance import relative_distance
 from ubend.method.resampling import averaged, commonest
 from ubend.method.touching import separate_touching
+from ubend.run.batch_statistics import statistics_for
 from ubend.run.contract import Contract
 from ubend.run.drift import MOST_IMAGES, Reference, image_statistics, median_diameter, reference_of
 from ubend.run.normalisation import Normalisation, channels_first, count, is_gray, not_finite
@@ -154,7 +155,7 @@ def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Co
         task=task,
         normalisation=Normalisation(kind=recipe.prediction.normalisation, together=colour),
         views=recipe.prediction.views,
-        statistics=recipe.prediction.statistics,
+        statistics=statistics_for(recipe),
         objects=_object_rules(areas, recipe.energy, network.coarse) if areas else ObjectRules(),
         pixel_size=float(np.median(list(sizes))) if sizes else None,
         channel_names=_channel_names(images, channels),

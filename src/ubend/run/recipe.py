@@ -176,7 +176,7 @@ class PredictionConfig:
         or mean 0 and standard deviation 1.
     statistics : {"training", "image"}
         By which batch normalisation works: the averages of the training, or those of each image, as training with one
-        tile a step has had them (`run/batch_statistics.py`).
+        tile a step has had them of the tile (`run/batch_statistics.py`); with more tiles those of the training.
     """
 
     views: Literal["one", "dihedral", "rotations"] = "dihedral"

@@ -27,6 +27,7 @@ from ubend.errors import InputError, OutOfMemory, Stopped, TrainingError
 from ubend.method.energy import Total, alone, dice_term, distance_term, weighted_cross_entropy
 from ubend.method.geometry import nearest_valid_inputs
 from ubend.method.network import UNet
+from ubend.run.batch_statistics import statistics_for
 from ubend.run.checkpoint import Checkpoint, differences
 from ubend.run.clock import Clock
 from ubend.run.contract import Contract
@@ -347,7 +348,8 @@ def with_words(contract: Contract, words: Sequence[str]) -> Contract:
 def with_batch_of(contract: Contract, processes: Processes) -> Contract:
     """Give each process the tiles a step that were planned for one."""
     tiles = replace(contract.recipe.tiles, batch=contract.recipe.tiles.batch * processes.number)
-    return replace(contract, recipe=replace(contract.recipe, tiles=tiles))
+    recipe = replace(contract.recipe, tiles=tiles)
+    return replace(contract, recipe=recipe, statistics=statistics_for(recipe))
 
 
 def train_on(

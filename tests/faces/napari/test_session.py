@@ -115,7 +115,8 @@ def test_classes(session):
 def test_a_part_of_a_large_image_has_the_result_of_the_whole(instance_model):
     """The network sees the margin: no border shows where the part ends."""
     scene = ubend.simulate("nuclei", np.random.default_rng(0), (256, 256)).image
-    fixed = replace(instance_model.contract, normalisation=replace(instance_model.contract.normalisation, kind="range"))
+    fixed = replace(instance_model.contract, statistics="training")
+    fixed = replace(fixed, normalisation=replace(fixed.normalisation, kind="range"))
     likely = ubend.Model(instance_model.network, fixed, device="cpu").predict(scene)[1]
     rules = ObjectRules(threshold=float(np.median(likely)))
     model = ubend.Model(instance_model.network, replace(fixed, objects=rules), device="cpu")
