@@ -112,11 +112,11 @@ def test_classes(session):
     assert set(np.unique(segment(model, session.images[3]))) <= {0, 1}
 
 
-def test_a_part_of_a_large_image_has_the_result_of_the_whole(instance_model):
+def test_a_part_of_a_large_image_has_the_result_of_the_whole(instance_model, monkeypatch):
     """The network sees the margin: no border shows where the part ends."""
+    monkeypatch.setattr(prediction, "mixed_precision", lambda _device: None)  # 16 bits round otherwise in other tiles
     scene = ubend.simulate("nuclei", np.random.default_rng(0), (256, 256)).image
-    fixed = replace(instance_model.contract, statistics="training")
-    fixed = replace(fixed, normalisation=replace(fixed.normalisation, kind="range"))
+    fixed = replace(instance_model.contract, normalisation=replace(instance_model.contract.normalisation, kind="range"))
     likely = ubend.Model(instance_model.network, fixed, device="cpu").predict(scene)[1]
     rules = ObjectRules(threshold=float(np.median(likely)))
     model = ubend.Model(instance_model.network, replace(fixed, objects=rules), device="cpu")
