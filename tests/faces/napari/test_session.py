@@ -13,6 +13,7 @@ from ubend.faces.napari.images import UNLABELLED, images_in_folder, planes_of
 from ubend.faces.napari.painting import BACKGROUND, painting_of
 from ubend.faces.napari.session import HELD_OUT_FROM, Session, segment, train_on, unsure_of
 from ubend.method.objects import ObjectRules
+from ubend.run import prediction
 
 
 @pytest.fixture(autouse=True)
