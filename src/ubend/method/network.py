@@ -367,6 +367,11 @@ class TwoConvolutions(nn.Module):
         self.first_norm = BatchNorm[config.dimensions](outputs) if batch else nn.Identity()
         self.second_norm = BatchNorm[config.dimensions](outputs) if batch else nn.Identity()
 
+    @property
+    def norms(self) -> list[nn.BatchNorm2d]:
+        """Those of both, if there are any."""
+        return [norm for norm in (self.first_norm, self.second_norm) if isinstance(norm, nn.BatchNorm2d)]
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, inputs, rows, columns) to (batch, outputs, rows − 4, columns − 4), or the same size if padded."""
         return self.second_half(self.first_half(x))
@@ -601,6 +606,29 @@ def measure_statistics(net: UNet, tiles: Iterable[Tensor]) -> NDArray[np.float32
     for tile in tiles:
         measuring.to(tile.device)(tile, averaged=True)
     return np.concatenate([np.mean(layer.seen, axis=0) for layer in layers], axis=1).astype(np.float32)
+
+
+def training_statistics(net: UNet) -> NDArray[np.float32]:
+    """Return the averages of the training in the form of `measure_statistics`.
+
+    Parameters
+    ----------
+    net : UNet
+        As trained, with batch normalisation.
+
+    Returns
+    -------
+    ndarray of float32, shape (2, channels of all layers)
+
+    Examples
+    --------
+    >>> net = UNet(NetworkConfig(width=2, depth=1, padding="same", normalisation="batch"))
+    >>> training_statistics(net)[:, 0].tolist()
+    [0.0, 1.0]
+    """
+    found = [norm for part in net.modules() if isinstance(part, TwoConvolutions) for norm in part.norms]
+    parts = [torch.stack([norm.state_dict()["running_mean"], norm.state_dict()["running_var"]]) for norm in found]
+    return torch.cat(parts, dim=1).float().cpu().numpy()
 
 
 @torch.no_grad()

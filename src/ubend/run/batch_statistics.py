@@ -14,13 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from ubend.method.geometry import mirror
-from ubend.method.network import UNet, for_prediction, measure_statistics
+from ubend.method.network import UNet, for_prediction, measure_statistics, training_statistics
 from ubend.method.resampling import averaged
 from ubend.run.contract import Contract
 from ubend.run.recipe import Recipe
 
 MOST_PARTS = 3
 """Along rows and along columns: beyond nine parts of an image its statistics hardly change."""
+LEAST_SEEN = 0.8
+"""Variance of the second layer, where the first is normalised, as a share of that in training: below, an image shows
+nothing that the network knows. Of images with cells it was 0.97 and more, of noise 0.3 to 0.7 (docs/benchmarks.md)."""
 
 Read = Callable[[slice, slice], NDArray[Any]]
 """Gives the channels of a part of an image, shape (channels, rows, columns)."""
@@ -90,7 +93,9 @@ def image_statistics(
     offset: NDArray[np.float32],
     gain: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Measure the statistics of an image.
+    """Measure the statistics of an image; of one that shows nothing, return the averages of the training.
+
+    By its own statistics, noise alone would look as rich as an image full of cells, and cells would be found in it.
 
     Parameters
     ----------
@@ -122,7 +127,10 @@ def image_statistics(
         return seen.to(device).contiguous(memory_format=torch.channels_last)
 
     places = [starts(length, side) for length in shape]
-    return measure_statistics(net, (tile(top, left) for top in places[0] for left in places[1]))
+    found = measure_statistics(net, (tile(top, left) for top in places[0] for left in places[1]))
+    known, width = training_statistics(net), net.config.channels(coarse)
+    second = slice(width, 2 * width)
+    return found if np.median(found[1, second] / known[1, second]) >= LEAST_SEEN else known
 
 
 def starts(length: int, side: int) -> list[int]:
