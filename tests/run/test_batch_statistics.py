@@ -9,20 +9,32 @@ import pytest
 import tifffile
 import torch
 
-from ubend.data.annotated import Task
+from ubend.data.annotated import Annotated, Task
 from ubend.data.large import open_large
 from ubend.data.tiles import TileConfig
+from ubend.errors import FileError, OutOfMemory
 from ubend.method.augmentation import AugmentationConfig
-from ubend.method.network import NetworkConfig, UNet, for_prediction, measure_statistics
-from ubend.run.batch_statistics import MOST_PARTS, adapts, image_statistics, network_for_image, starts, statistics_for
+from ubend.method.network import NetworkConfig, UNet, for_prediction, measure_statistics, training_statistics
+from ubend.run import prediction, scale
+from ubend.run.batch_statistics import (
+    MOST_PARTS,
+    adapts,
+    image_statistics,
+    measuring_bytes,
+    network_for_image,
+    starts,
+    statistics_for,
+)
 from ubend.run.contract import Contract
 from ubend.run.disagreement import predict_with_disagreement
+from ubend.run.memory import parse_bytes
 from ubend.run.model import Model
 from ubend.run.normalisation import Normalisation
 from ubend.run.preparation import annotated_images, make_contract
 from ubend.run.recipe import PredictionConfig, Recipe, load_recipe
 from ubend.run.scale import compute_block, predict_large
 from ubend.run.training import train, with_batch_of
+from ubend.run.validation import probabilities_of
 
 CONFIG = NetworkConfig(width=4, depth=2, padding="same", normalisation="batch", dropout=0.0)
 SIDE = 64
@@ -72,28 +84,26 @@ def test_a_tile_is_seen_as_in_training(net, contract):
     assert np.abs(plain[:, 2:-2, 2:-2] - expected)[inside].max() > 0.01
 
 
-def test_the_statistics_are_those_of_batch_normalisation(net):
-    tile = torch.from_numpy(noise(SIDE, SIDE))[None, None]
-    found = measure_statistics(net, [tile])
+@pytest.mark.parametrize("tiles", [1, 3])
+def test_the_statistics_are_those_of_batch_normalisation(net, tiles):
+    """Of several tiles together: each layer sees what prediction will give it."""
+    empty = np.zeros((SIDE, SIDE), np.float32)
+    seen = torch.from_numpy(np.stack([noise(SIDE, SIDE), empty, empty])[:tiles])[:, None]
+    found = measure_statistics(net, seen)
     net.train()
     norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
-    net(tile)
+    net(seen)
     mean, variance = (torch.cat([getattr(norm, name) for norm in norms]) for name in ("running_mean", "running_var"))
     np.testing.assert_allclose(found[0], mean, atol=1e-5)
     np.testing.assert_allclose(found[1], variance, rtol=0.02, atol=1e-5)  # PyTorch keeps n/(n − 1) times the variance
-
-
-def test_of_several_tiles_it_is_the_mean(net):
-    tiles = [torch.from_numpy(noise(SIDE, SIDE, seed))[None, None] for seed in range(3)]
-    each = [measure_statistics(net, [tile]) for tile in tiles]
-    np.testing.assert_allclose(measure_statistics(net, tiles), np.mean(each, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(training_statistics(net), np.stack([mean, variance]))
 
 
 def test_measuring_leaves_the_network(net):
     before = {name: values.clone() for name, values in net.state_dict().items()}
-    measure_statistics(net, [torch.rand(1, 1, SIDE, SIDE)])
+    measure_statistics(net, torch.rand(1, 1, SIDE, SIDE))
     assert all(torch.equal(values, before[name]) for name, values in net.state_dict().items())
     assert not net.training
 
@@ -162,7 +172,7 @@ def test_parts_lie_all_over_the_image(net, contract):
 
     one = np.ones(1, np.float32)
     image_statistics(net, contract, (1000, 90), read, 0 * one, one)
-    assert seen == [(0, 64, 13, 77), (468, 532, 13, 77), (936, 1000, 13, 77)]
+    assert seen == [(0, 64, 13, 77), (936, 1000, 13, 77)]
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 96, 97, 160, 161, 10**6])
@@ -172,6 +182,70 @@ def test_parts_lie_within_the_image(length):
     assert first == sorted(set(first))
     assert first[0] >= 0
     assert first[-1] + 64 <= max(length, 64)
+
+
+@pytest.mark.parametrize("image", [np.full((90, 90), 0.3, np.float32), noise(90, 90) / 1000], ids=["even", "faint"])
+def test_an_image_that_shows_less_than_was_trained_on_is_not_made_to_show_more(net, contract, image):
+    """By its own statistics noise would look as rich as cells."""
+    adapting, plain = (Model(net, replace(contract, statistics=by), device="cpu") for by in ("image", "training"))
+    assert np.abs(adapting.predict(noise(90, 90)) - plain.predict(noise(90, 90))).max() > 0.01
+    of_second = net.down[0].second_norm.running_var
+    before = of_second.clone()
+    of_second.fill_(1e3)
+    adapting, plain = (Model(net, replace(contract, statistics=by), device="cpu") for by in ("image", "training"))
+    np.testing.assert_array_equal(adapting.predict(image), plain.predict(image))
+    of_second.copy_(before)
+
+
+def test_an_image_of_which_most_is_empty_has_no_seams(net, contract):
+    image = np.zeros((300, 300), np.float32)
+    image[200:, 200:] = noise(100, 100)
+    model = Model(net, contract, device="cpu")
+    whole, in_tiles = (model.predict(image, tile=tile, exact=True) for tile in (500, 100))
+    assert np.abs(whole - in_tiles).max() < 1e-5
+
+
+@pytest.mark.parametrize("padding", ["same", "none"])
+def test_a_network_in_training_without_it_is_made_ready(padding):
+    """As folds, validation and the choice of rules predict: unpadded, without dropout."""
+    config = NetworkConfig(width=4, depth=2, padding=padding, normalisation="none", dropout=0.5)
+    trained = UNet(config).train()
+    contract = Contract(
+        network=config, task=Task("binary", (0, 1), None), normalisation=Normalisation("range", together=False),
+        views="one", statistics="image",
+    )  # fmt: skip
+    image = noise(70, 90)
+    [found] = probabilities_of(trained, [Annotated("one", image, np.zeros(image.shape, np.int32), None)], contract)
+    np.testing.assert_array_equal(found, Model(trained, contract, device="cpu").predict(image))
+
+
+def test_a_network_of_batch_normalisation_without_the_image_is_folded(net, contract):
+    plain = replace(contract, statistics="training")
+    image = noise(70, 90)
+    [found] = probabilities_of(net.train(), [Annotated("one", image, np.zeros(image.shape, np.int32), None)], plain)
+    np.testing.assert_array_equal(found, Model(net, plain, device="cpu").predict(image))
+
+
+@pytest.mark.parametrize("image", ["gray", "bool", "channels", "row", "point"])
+def test_any_image_is_measured(net, contract, image):
+    pixels = {
+        "gray": (noise(40, 50) * 200).astype(np.uint8), "bool": noise(40, 50) > 0.2, "row": noise(1, 300),
+        "point": noise(1, 1), "channels": np.stack([noise(70, 70)] * 3, -1),
+    }[image]  # fmt: skip
+    found = Model(net, contract, device="cpu").predict(pixels)
+    assert found.shape == (2, *pixels.shape[:2])
+    assert np.isfinite(found).all()
+
+
+def test_memory_that_does_not_hold_what_measuring_takes_is_said(net, contract, monkeypatch):
+    model, image = Model(net, contract, device="cpu"), noise(300, 300)
+    assert measuring_bytes(replace(contract, statistics="training"), image.shape) == 0
+    needed = measuring_bytes(contract, image.shape)
+    monkeypatch.setattr(prediction, "resident_memory", lambda: 10**8)
+    monkeypatch.setattr(prediction, "free_memory", lambda _device: 10**11)
+    with pytest.raises(OutOfMemory, match=r"measuring the image \d+MB; --memory (\d+MB) would do") as refused:
+        model.predict(image, memory=10**8 + needed - 1)
+    model.predict(image, memory=parse_bytes(str(refused.value).split("--memory ")[1].split()[0]))
 
 
 def test_networks_without_it_and_other_models_do_not_adapt(net, contract):
@@ -247,6 +321,32 @@ def test_what_is_continued_has_the_statistics_that_it_began_with(planes):
     with pytest.raises(KeyboardInterrupt):
         predict_large(*arguments, tile=108, engine=stopped, resume=True)
     np.testing.assert_allclose(measured[1], 1.01 * measured[0])
+
+
+@pytest.mark.parametrize("damage", [b"", b"nothing", None])
+def test_kept_statistics_that_are_damaged_are_told(planes, damage):
+    folder = planes[-1]
+
+    def stopped(work, blocks, done):
+        done(blocks[0], compute_block(work, blocks[0]))
+        file = Path(work.folder) / "statistics.npy"
+        file.write_bytes(file.read_bytes()[:-9] if damage is None else damage)
+        raise KeyboardInterrupt
+
+    arguments = (folder / "model.safetensors", folder / "two.tif", folder / "out")
+    with pytest.raises(KeyboardInterrupt):
+        predict_large(*arguments, tile=108, engine=stopped)
+    with pytest.raises(FileError, match=r"statistics\.npy is damaged, so that nothing can be continued: --overwrite"):
+        predict_large(*arguments, tile=108, resume=True)
+    predict_large(*arguments, tile=108, overwrite=True)
+
+
+def test_workers_have_the_statistics_that_are_kept(planes, monkeypatch):
+    """They are read, not measured anew."""
+    folder, looked = planes[-1], []
+    monkeypatch.setattr(scale, "image_statistics", lambda *a: looked.append(1) or image_statistics(*a))
+    predict_large(folder / "model.safetensors", folder / "two.tif", folder / "out", tile=108)
+    assert len(looked) == 2  # one a plane, not one a block
 
 
 def test_recipes_say_which():

@@ -6,7 +6,7 @@ way down, and two 3×3 convolutions with ReLU. A 1×1 convolution maps the last 
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -554,37 +554,37 @@ def refuse_tile_statistics(net: nn.Module) -> None:
 
 
 class _Measuring(nn.Module):
-    """Batch normalisation by what comes, as in training, whose means and variances are kept."""
+    """Batch normalisation by what comes, as in training, whose mean and variance are kept."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
         self.norm = norm
-        self.seen: list[NDArray[np.float64]] = []
+        self.seen = np.empty((2, 0))
 
     def forward(self, x: Tensor) -> Tensor:
         values = x.movedim(1, -1).reshape(-1, x.shape[1]).cpu().numpy()  # NumPy: the same sum on any number of threads
         mean = values.mean(0, dtype=np.float64)
         variance = np.einsum("pc,pc->c", values, values, dtype=np.float64) / len(values) - mean**2
-        self.seen.append(np.stack([mean, variance.clip(0)]))
-        mean_now, variance_now = torch.from_numpy(self.seen[-1]).to(x)
+        self.seen = np.stack([mean, variance.clip(0)])
+        mean_now, variance_now = torch.from_numpy(self.seen).to(x)
         return functional.batch_norm(x, mean_now, variance_now, self.norm.weight, self.norm.bias, eps=self.norm.eps)
 
 
 @torch.no_grad()
-def measure_statistics(net: UNet, tiles: Iterable[Tensor]) -> NDArray[np.float32]:
-    """Measure the statistics of batch normalisation on tiles, each by itself, as in training with one tile a step.
+def measure_statistics(net: UNet, tiles: Tensor) -> NDArray[np.float32]:
+    """Measure by which means and variances batch normalisation works where it sees these tiles together.
 
     Parameters
     ----------
     net : UNet
         As trained, with batch normalisation; it is not changed.
-    tiles : iterable of Tensor of float, shape (1, in_channels, rows, columns)
-        As training sees them: normalised, and averaged where the network is coarse. At least one.
+    tiles : Tensor of float, shape (tiles, in_channels, rows, columns)
+        As training sees them: normalised, and averaged where the network is coarse.
 
     Returns
     -------
     ndarray of float32, shape (2, channels of all layers)
-        Means and variances, averaged over the tiles, of the layers in their order: for `for_prediction`.
+        Means and variances of the layers in their order: for `for_prediction`.
 
     References
     ----------
@@ -594,7 +594,7 @@ def measure_statistics(net: UNet, tiles: Iterable[Tensor]) -> NDArray[np.float32
     Examples
     --------
     >>> net = UNet(NetworkConfig(width=2, depth=1, padding="same", normalisation="batch"))
-    >>> measure_statistics(net, [torch.rand(1, 1, 8, 8)]).shape
+    >>> measure_statistics(net, torch.rand(4, 1, 8, 8)).shape
     (2, 16)
     """
     measuring = copy.deepcopy(net).float().eval()
@@ -603,9 +603,8 @@ def measure_statistics(net: UNet, tiles: Iterable[Tensor]) -> NDArray[np.float32
         for name in ("first_norm", "second_norm"):
             layers.append(_Measuring(getattr(module, name)))
             setattr(module, name, layers[-1])
-    for tile in tiles:
-        measuring.to(tile.device)(tile, averaged=True)
-    return np.concatenate([np.mean(layer.seen, axis=0) for layer in layers], axis=1).astype(np.float32)
+    measuring.to(tiles.device)(tiles, averaged=True)
+    return np.concatenate([layer.seen for layer in layers], axis=1).astype(np.float32)
 
 
 def training_statistics(net: UNet) -> NDArray[np.float32]:
@@ -633,7 +632,7 @@ def training_statistics(net: UNet) -> NDArray[np.float32]:
 
 @torch.no_grad()
 def for_prediction(net: UNet, statistics: NDArray[np.float32] | None = None) -> UNet:
-    """Return the same function without padding and with batch normalisation folded into the convolutions.
+    """Return the function of a network without padding and with batch normalisation folded into the convolutions.
 
     A padded network, applied to an image with enough context around it, gives in the interior what the same weights
     give without padding (the pooling grid only begins elsewhere). So all networks predict unpadded, on mirrored
@@ -658,7 +657,7 @@ def for_prediction(net: UNet, statistics: NDArray[np.float32] | None = None) -> 
     """
     refuse_tile_statistics(net)
     config = replace(net.config, padding="none", normalisation="none", dropout=0.0)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # no weights of its own
+    with torch.device("meta"):  # no weights of its own, and no random numbers
         plain = UNet(config)
     state = {key: value.clone() for key, value in net.state_dict().items()}
     done = 0

@@ -3,10 +3,13 @@
 A network with batch normalisation that sees one tile a step is trained by the mean and the variance of that tile, in
 each layer. Averages over the training, which are the custom in prediction, are then another network: one that knows
 nothing of how bright the image at hand is. So the statistics are measured on the image, on parts of the size of a
-training tile that are spread over it, and hold for all of it: tiles leave no seam, as instance normalisation does.
+training tile that are spread over it and seen together, and hold for all of it: unlike instance normalisation, this
+leaves no seam between tiles.
 """
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,16 +17,19 @@ import torch
 from numpy.typing import NDArray
 
 from ubend.method.geometry import mirror
-from ubend.method.network import UNet, for_prediction, measure_statistics, training_statistics
+from ubend.method.network import UNet, count_parameters, for_prediction, measure_statistics, training_statistics
 from ubend.method.resampling import averaged
 from ubend.run.contract import Contract
 from ubend.run.recipe import Recipe
 
-MOST_PARTS = 3
-"""Along rows and along columns: beyond nine parts of an image its statistics hardly change."""
-LEAST_SEEN = 0.8
+MOST_PARTS = 2
+"""Along rows and along columns: four parts of an image are seen at most."""
+LEAST_SEEN = 1.0
 """Variance of the second layer, where the first is normalised, as a share of that in training: below, an image shows
-nothing that the network knows. Of images with cells it was 0.97 and more, of noise 0.3 to 0.7 (docs/benchmarks.md)."""
+less than what the network was trained on, and by its own statistics its noise would count (docs/benchmarks.md,
+"Statistics of the image")."""
+FIXED_BYTES = 8 << 20
+"""Of measuring, beside its maps and weights."""
 
 Read = Callable[[slice, slice], NDArray[Any]]
 """Gives the channels of a part of an image, shape (channels, rows, columns)."""
@@ -71,7 +77,7 @@ def network_for_image(
     UNet
         On the device of `net`.
     """
-    if net.config.normalisation != "batch":
+    if net.config == replace(net.config, padding="none", normalisation="none", dropout=0.0):
         return net
     found = None
     if adapts(contract):
@@ -93,7 +99,7 @@ def image_statistics(
     offset: NDArray[np.float32],
     gain: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Measure the statistics of an image; of one that shows nothing, return the averages of the training.
+    """Measure the statistics of an image; where it shows too little, return the averages of the training.
 
     By its own statistics, noise alone would look as rich as an image full of cells, and cells would be found in it.
 
@@ -127,10 +133,29 @@ def image_statistics(
         return seen.to(device).contiguous(memory_format=torch.channels_last)
 
     places = [starts(length, side) for length in shape]
-    found = measure_statistics(net, (tile(top, left) for top in places[0] for left in places[1]))
+    found = measure_statistics(net, torch.cat([tile(top, left) for top in places[0] for left in places[1]]))
     known, width = training_statistics(net), net.config.channels(coarse)
     second = slice(width, 2 * width)
-    return found if np.median(found[1, second] / known[1, second]) >= LEAST_SEEN else known
+    seen = np.median(found[1, second] / np.maximum(known[1, second], 1e-12))  # of an image with NaN it is NaN
+    return found if seen >= LEAST_SEEN else known
+
+
+def measuring_bytes(contract: Contract, shape: tuple[int, ...]) -> int:
+    """Tell how many bytes measuring an image takes at its peak, above what the process held before; 0 if none is.
+
+    Fitted to peaks of widths 8 to 32 and tiles of 128 to 384: 16 to 168 MB.
+    """
+    if not adapts(contract):
+        return 0
+    network, side = contract.network, contract.recipe.tiles.size
+    parts: int = math.prod(len(starts(length, side << network.coarse)) for length in shape)
+    values = parts * side**2 * (4.3 * network.width + 3 * (network.in_channels << 2 * network.coarse))
+    return round(FIXED_BYTES + 4 * values) + 2 * weight_bytes(contract)
+
+
+def weight_bytes(contract: Contract) -> int:
+    """Tell what the network takes that is made for one image; 0 if there is none."""
+    return 4 * count_parameters(contract.network) if adapts(contract) else 0
 
 
 def starts(length: int, side: int) -> list[int]:

@@ -288,6 +288,7 @@ class SharedTime:
             with torch.random.fork_rng(devices=[]):
                 network = UNet(contract.network)
             network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            predict_probabilities(network, contract, part, views="one")  # the first takes longer
             began = self.clock.now()
             predict_probabilities(network, contract, part, views=views)
             self.measured(began, part.shape[0] * part.shape[1])

@@ -5,7 +5,7 @@ looked at, and the result says so.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -222,9 +222,10 @@ def _annotated(model: Model, data: str | Path, labels: str | None, *, trained_on
 def _affordable_side(model: Model, image: Annotated, seconds: float) -> int:
     """Choose the side by what the smallest tile of a network takes."""
     small, began = slice(0, _PROBE), 0.0
-    for _ in range(2):  # the first time it is slower
+    one = Model(model.network, replace(model.contract, statistics="training"), device=str(model.device))
+    for _ in range(2):  # the first time it is slower; what the whole image takes to be measured does not count
         began = perf_counter()
-        predict_with_disagreement(model, image.image, rows=small, columns=small)
+        predict_with_disagreement(one, image.image, rows=small, columns=small)
     depth, made = model.contract.network.depth, model.contract.provenance
     some = min(SOME, len(made.get("held_out", {})) or len(made.get("images", {})) or 1)
     a_pixel = (perf_counter() - began) / smallest_input_for(_PROBE, depth) ** 2

@@ -34,7 +34,7 @@ class Model:
     Parameters
     ----------
     network : UNet
-        As trained.
+        As trained; it moves to the device.
     contract : Contract
         What it was trained for.
     device : str, optional

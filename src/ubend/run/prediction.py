@@ -16,7 +16,7 @@ from ubend.method.geometry import halo, nearest_valid_inputs, smallest_input_for
 from ubend.method.network import NetworkConfig, UNet
 from ubend.method.overlap_tile import predict_tiles
 from ubend.method.resampling import resized, sample, sampling_grid
-from ubend.run.batch_statistics import network_for_image
+from ubend.run.batch_statistics import measuring_bytes, network_for_image, weight_bytes
 from ubend.run.contract import Contract
 from ubend.run.device import (
     autocast,
@@ -106,7 +106,6 @@ def predict_probabilities(
     """
     pixels = channels_first(image, contract.network.in_channels)
     offset, gain = (value.reshape(-1, 1, 1) for value in contract.normalisation.offset_and_gain(pixels))
-    network = network_for_image(network, contract, pixels, offset, gain)
     device = next(network.parameters()).device
     sixteen_bits = not exact and mixed_precision(device) is not None
     chosen = views or contract.views
@@ -114,6 +113,7 @@ def predict_probabilities(
         raise InputError(f"views is {' or '.join(map(repr, get_args(Views)))}, not {chosen!r}")
     shape = pixels.shape[1], pixels.shape[2]
     room = _Room(contract, shape, device, memory, sixteen_bits=sixteen_bits, views=chosen)
+    network = room.network_for(network, pixels, offset, gain)
     budget = room.budget()
     largest = room.tile(tile, budget)
 
@@ -343,6 +343,23 @@ class _Room:
             fitting = min(keeping or fitting, max(LARGEST_TILE << config.coarse, smallest_tile(config)))
         return min(fitting, max(needed or fitting, smallest_tile(config)))
 
+    def network_for(
+        self, net: UNet, pixels: NDArray[Any], offset: NDArray[np.float32], gain: NDArray[np.float32]
+    ) -> UNet:
+        """Return `batch_statistics.network_for_image`, or say that measuring does not fit."""
+        needed = measuring_bytes(self.contract, self.shape)
+        if not needed:
+            return network_for_image(net, self.contract, pixels, offset, gain)
+        if self.memory is not None and self.device.type == "cpu" and needed > self.memory - resident_memory():
+            self._refuse(0)
+        try:
+            with own_pages():
+                return network_for_image(net, self.contract, pixels, offset, gain)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        raise OutOfMemory(f"measuring the image takes {say_bytes(needed)}, which {self.device} does not have")
+
     def may_keep(self, tile: int, budget: float) -> bool:
         """Whether freed memory can be kept, which is faster and takes more."""
         return KEPT * self._bytes(nearest_valid_inputs(tile, self.contract.network.depth)[0]) <= budget
@@ -384,11 +401,13 @@ class _Room:
             )
         labels = label_bytes(self.shape, instances=self.contract.task.kind == "instances")
         held, result = resident_memory(), self._result_bytes()
-        least = 1.02 * (held + result + max(labels, tile))
+        measuring = measuring_bytes(self.contract, self.shape)
+        least = 1.02 * (held + max(weight_bytes(self.contract) + result + max(labels, tile), measuring))
+        measured = f", measuring the image {say_bytes(measuring)}" if measuring else ""
         raise OutOfMemory(
             f"an image of {self.shape[0]}×{self.shape[1]} px does not fit {say_bytes(self.memory)}: the program and "
             f"the image hold {say_bytes(held)}, the probabilities take {say_bytes(result)}, tiles at least "
-            f"{say_bytes(tile)}, labels {say_bytes(labels)}; --memory {say_bytes(least, up=True)} would do"
+            f"{say_bytes(tile)}, labels {say_bytes(labels)}{measured}; --memory {say_bytes(least, up=True)} would do"
         )
 
 

@@ -38,7 +38,7 @@ from ubend.method.geometry import Span, mirror, smallest_input_for, tile_spans
 from ubend.method.large_objects import objects_in_blocks
 from ubend.method.measurements import measure_objects_in_blocks
 from ubend.method.network import UNet, for_prediction
-from ubend.run.batch_statistics import adapts, image_statistics, on_device_of
+from ubend.run.batch_statistics import adapts, image_statistics, measuring_bytes, on_device_of, weight_bytes
 from ubend.run.contract import Contract, Unlike, unlike, unlike_diameter
 from ubend.run.device import (
     choose_device,
@@ -284,7 +284,7 @@ def predict_large(  # noqa: PLR0913
             paths = {what: str(path.absolute()) for what, path in where.items()}
             work = Work(name, **paths, pixel_size=contract.pixel_size, offsets=offsets, gains=gains,
                         dtype=dtype, device=device)  # fmt: skip
-            _keep_statistics(work)
+            _keep_statistics(work, contract)
             count = len(done)
             tell(Progress("blocks", count, len(blocks)))
 
@@ -439,29 +439,51 @@ def compute_block(work: Work, block: Block) -> str:
     return store.write(block, np.ascontiguousarray(maps[:, :height, :width]), contract)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _network_of(work: Work, plane: int) -> UNet:
     """Make the network that predicts a plane, once in each process, from the statistics that the first one measured."""
-    model = _opened(work)[0]
+    model, image, _ = _opened(work)
     if not adapts(model.contract):
         return model.predictor
-    statistics = np.load(Path(work.folder) / STATISTICS, allow_pickle=False)[plane]
+    statistics = _read_statistics(Path(work.folder), len(image.planes))[plane]
     return on_device_of(model.network, for_prediction(model.network, statistics))
 
 
-def _keep_statistics(work: Work) -> None:
+def _forget() -> None:
+    """Let go of what the blocks of a job needed."""
+    _network_of.cache_clear()
+    _opened.cache_clear()
+
+
+def _read_statistics(folder: Path, planes: int) -> NDArray[np.float32]:
+    """Read what `_keep_statistics` has kept.
+
+    Raises
+    ------
+    FileError
+        If it is damaged.
+    """
+    try:
+        found: NDArray[np.float32] = np.load(folder / STATISTICS, allow_pickle=False)
+        if found.ndim == 3 and len(found) == planes and np.isfinite(found).all():
+            return found
+    except (*_DAMAGE, EOFError):
+        pass
+    raise FileError(f"{folder / STATISTICS} is damaged, so that nothing can be continued: --overwrite begins anew")
+
+
+def _keep_statistics(work: Work, contract: Contract) -> None:
     """Measure the statistics of all planes, unless they are there, so that all workers have the same."""
+    path = Path(work.folder) / STATISTICS
+    if not adapts(contract):
+        return
     model, image, _ = _opened(work)
-    path, contract = Path(work.folder) / STATISTICS, model.contract
-    if path.exists() or not adapts(contract):
+    if path.exists():
+        _read_statistics(path.parent, len(image.planes))
         return
     found = []
     for plane, offset, gain in zip(image.planes, work.offsets, work.gains, strict=True):
-
-        def read(rows: slice, columns: slice, plane: tuple[int, ...] = plane) -> NDArray[Any]:
-            part = np.moveaxis(image.read(plane, rows, columns), 0, -1)
-            return channels_first(part, contract.network.in_channels)
-
+        read = partial(_read_channels, image, plane, contract.network.in_channels)
         shape, normalised = (image.rows, image.columns), (np.array(offset, np.float32), np.array(gain, np.float32))
         found.append(image_statistics(model.network, contract, shape, read, *normalised))
 
@@ -514,12 +536,14 @@ def _tile(
         return asked
     free = free_memory(chosen)
     room = free / 2 if memory is None else min(free, memory if chosen.type != "cpu" else memory - resident_memory())
+    weights, measuring = weight_bytes(contract), measuring_bytes(contract, (image.rows, image.columns))
     sixteen_bits = dtype != "float32"
     views = 8 if contract.views == "dihedral" else 1
     kept = KEPT if chosen.type == "cpu" else 1
-    fitting = largest_tile_within(config, room / kept, sixteen_bits=sixteen_bits, views=views)
-    if fitting is None:
-        smallest = kept * tile_bytes(config, smallest_tile(config), sixteen_bits=sixteen_bits, views=views)
+    fitting = largest_tile_within(config, (room - weights) / kept, sixteen_bits=sixteen_bits, views=views)
+    if fitting is None or measuring > room:
+        smallest = weights + kept * tile_bytes(config, smallest_tile(config), sixteen_bits=sixteen_bits, views=views)
+        smallest = max(smallest, measuring)
         least = smallest + (resident_memory() if chosen.type == "cpu" else 0)
         raise OutOfMemory(
             f"the smallest tile of this network needs {say_bytes(smallest)} beside what the program holds: "
@@ -918,7 +942,7 @@ def _kept_to_resume(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _opened.cache_clear()
+        _forget()
         if not (folder / DONE).exists():
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -928,5 +952,5 @@ def _kept_to_resume(folder: Path) -> Iterator[None]:
         if isinstance(error, OSError):
             raise FileError(f"{why_not_written(folder, error)} {stays}") from error
         raise
-    _opened.cache_clear()
+    _forget()
     shutil.rmtree(folder)

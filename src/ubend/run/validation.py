@@ -15,7 +15,7 @@ from ubend.data.annotated import Annotated, class_indices
 from ubend.errors import TrainingError
 from ubend.method.network import UNet, for_prediction
 from ubend.method.objects import ObjectRules
-from ubend.run.batch_statistics import on_device_of
+from ubend.run.batch_statistics import adapts, on_device_of
 from ubend.run.contract import Contract
 from ubend.run.evaluation import Evaluation, evaluate_arrays
 from ubend.run.labels import predict_labels
@@ -110,8 +110,9 @@ def best_rules(
 
     Where the score is that of few images or `objects`, a choice must be better by more: by 0.1 over the root of the
     number of images, and by about two of the objects; by less where the rules so far find little, so that of rules that
-    find nothing any others are better. And it must be better whichever image is left out, as `score` says in the way of
-    `mean_precisions`: of two images, of which one leaves nothing to be wished for, nothing is learned.
+    find nothing any others are better. And it must be better whichever image is left out, or no worse where nothing is
+    found, as `score` says in the way of `mean_precisions`: of two images, of which one leaves nothing to be wished for,
+    nothing is learned.
     """
     began = perf_counter()
     best, best_score = start, score(start)
@@ -197,7 +198,8 @@ def probabilities_of(
     net: UNet, images: Sequence[Annotated], contract: Contract, *, views: Views = "one"
 ) -> list[NDArray[np.float32]]:
     """Predict images by a network in training, and see that what it says are numbers."""
-    found = [predict_probabilities(net, contract, image.image, views=views) for image in images]
+    network = net if adapts(contract) else on_device_of(net, for_prediction(net))
+    found = [predict_probabilities(network, contract, image.image, views=views) for image in images]
     if not all(np.isfinite(p).all() for p in found):
         raise TrainingError(
             "the network returns no numbers any more: its weights have grown without bound; "
