@@ -134,8 +134,12 @@ class Ours:
     """The model, and its scores before the soft-max."""
 
     def __init__(self, model: Any) -> None:
-        self.model = model
-        self.network = model.predictor
+        import ubend
+
+        self.model = ubend.Model(
+            model.network, replace(model.contract, statistics="training")
+        )  # one network for both ways
+        self.network = self.model.predictor
 
     def predict(self, image: NDArray[Any], *, tile: int | None = None, views: str = "one") -> None:
         self.model.predict(image, tile=tile, views=views, exact=True)
