@@ -19,7 +19,7 @@ from ubend.run import prediction, scale
 from ubend.run.batch_statistics import (
     MOST_PARTS,
     adapts,
-    image_statistics,
+    measure_image,
     measuring_bytes,
     network_for_image,
     starts,
@@ -171,7 +171,7 @@ def test_parts_lie_all_over_the_image(net, contract):
         return np.zeros((1, rows.stop - rows.start, columns.stop - columns.start), np.float32)
 
     one = np.ones(1, np.float32)
-    image_statistics(net, contract, (1000, 90), read, 0 * one, one)
+    measure_image(net, contract, (1000, 90), read, 0 * one, one)
     assert seen == [(0, 64, 13, 77), (936, 1000, 13, 77)]
 
 
@@ -344,7 +344,7 @@ def test_kept_statistics_that_are_damaged_are_told(planes, damage):
 def test_workers_have_the_statistics_that_are_kept(planes, monkeypatch):
     """They are read, not measured anew."""
     folder, looked = planes[-1], []
-    monkeypatch.setattr(scale, "image_statistics", lambda *a: looked.append(1) or image_statistics(*a))
+    monkeypatch.setattr(scale, "measure_image", lambda *a: looked.append(1) or measure_image(*a))
     predict_large(folder / "model.safetensors", folder / "two.tif", folder / "out", tile=108)
     assert len(looked) == 2  # one a plane, not one a block
 

@@ -81,7 +81,7 @@ def network_for_image(
         return net
     found = None
     if adapts(contract):
-        found = image_statistics(net, contract, pixels.shape[1:], lambda r, c: pixels[:, r, c], offset, gain)
+        found = measure_image(net, contract, pixels.shape[1:], lambda r, c: pixels[:, r, c], offset, gain)
     return on_device_of(net, for_prediction(net, found))
 
 
@@ -91,7 +91,7 @@ def on_device_of(net: UNet, other: UNet) -> UNet:
     return other.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def image_statistics(
+def measure_image(
     net: UNet,
     contract: Contract,
     shape: tuple[int, ...],

@@ -38,7 +38,7 @@ from ubend.method.geometry import Span, mirror, smallest_input_for, tile_spans
 from ubend.method.large_objects import objects_in_blocks
 from ubend.method.measurements import measure_objects_in_blocks
 from ubend.method.network import UNet, for_prediction
-from ubend.run.batch_statistics import adapts, image_statistics, measuring_bytes, on_device_of, weight_bytes
+from ubend.run.batch_statistics import adapts, measure_image, measuring_bytes, on_device_of, weight_bytes
 from ubend.run.contract import Contract, Unlike, unlike, unlike_diameter
 from ubend.run.device import (
     choose_device,
@@ -485,7 +485,7 @@ def _keep_statistics(work: Work, contract: Contract) -> None:
     for plane, offset, gain in zip(image.planes, work.offsets, work.gains, strict=True):
         read = partial(_read_channels, image, plane, contract.network.in_channels)
         shape, normalised = (image.rows, image.columns), (np.array(offset, np.float32), np.array(gain, np.float32))
-        found.append(image_statistics(model.network, contract, shape, read, *normalised))
+        found.append(measure_image(model.network, contract, shape, read, *normalised))
 
     def write(part: Path) -> None:
         with part.open("wb") as file:
