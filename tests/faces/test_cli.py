@@ -322,6 +322,7 @@ def test_a_model_described(trained, model, tmp_path):
         said = run("describe", what)
         for words in (
             f"Model {what}", "foreground and background", "0, 255", "8, rotated by quarter turns and mirrored",
+            "by the averages of the training",
             "percentile 1 becomes 0, percentile 99.8 becomes 1", "not known: the training images did not say theirs",
             "uint8; darkest ", "sharpness", "3: image ", "4, a hash of the pixels and labels of each image",
             f"{model.contract.quality['IoU']:.4f}", "1 held-out image, in one view", "40 steps in ", "width 4 (16)",

@@ -33,6 +33,10 @@ _VIEWS = {
     "dihedral": "8, rotated by quarter turns and mirrored, averaged",
     "rotations": "7, rotated by multiples of 360°/7, averaged",
 }
+_STATISTICS = {
+    "image": "batch normalisation goes by each image; where it shows less than those trained on, by the training",
+    "training": "batch normalisation goes by the averages of the training",
+}
 
 
 def print_card(console: Console, contract: Contract, *, name: str) -> None:
@@ -88,6 +92,8 @@ def _what_it_does(contract: Contract) -> dict[str, str]:
     if task.kind == "instances":
         lines["Objects are"] = rules_in_words(contract)
     lines["Views"] = _VIEWS[contract.views]
+    if contract.network.normalisation == "batch":
+        lines["Statistics"] = _STATISTICS[contract.statistics]
     return lines
 
 
