@@ -164,7 +164,7 @@ def starts(length: int, side: int) -> list[int]:
     Examples
     --------
     >>> starts(200, 256), starts(300, 256), starts(600, 256), starts(5000, 256)
-    ([0], [22], [0, 344], [0, 2372, 4744])
+    ([0], [22], [0, 344], [0, 4744])
     """
     number, rest = min(max(1, round(length / side)), MOST_PARTS), max(0, length - side)
     return [rest // 2] if number == 1 else [k * rest // (number - 1) for k in range(number)]
