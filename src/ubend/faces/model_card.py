@@ -34,7 +34,7 @@ _VIEWS = {
     "rotations": "7, rotated by multiples of 360°/7, averaged",
 }
 _STATISTICS = {
-    "image": "batch normalisation goes by each image; where it shows less than those trained on, by the training",
+    "image": "batch normalisation goes by each image; where it shows little, by the averages of the training",
     "training": "batch normalisation goes by the averages of the training",
 }
 

@@ -24,10 +24,9 @@ from ubend.run.recipe import Recipe
 
 MOST_PARTS = 2
 """Along rows and along columns: four parts of an image are seen at most."""
-LEAST_SEEN = 1.0
-"""Variance of the second layer, where the first is normalised, as a share of that in training: below, an image shows
-less than what the network was trained on, and by its own statistics its noise would count (docs/benchmarks.md,
-"Statistics of the image")."""
+LEAST_SEEN = 1.15
+"""Variance of the second layer, where the first is normalised, as a share of that in training, from which on an image
+goes by its own statistics. In sparse images and in noise it is less, and their noise would count (docs/benchmarks.md)."""
 FIXED_BYTES = 8 << 20
 """Of measuring, beside its maps and weights."""
 

@@ -30,7 +30,7 @@ ONE_IMAGE_WORTH, OBJECTS_WORTH, MOST_WORTH, LEAST_WORTH = 0.1, 2, 0.2, 0.01
 """By how much a choice must be better to be taken: on one image, on more the less as the root of their number; of how
 many objects that is the score; at most; and without any one image. Less is chance: see docs/benchmarks.md, "How few
 images choose rules for objects"."""
-ENOUGH = 0.5
+ENOUGH = 0.2
 """Score below which a choice must be better by less, in proportion: rules that find nothing are worth nothing."""
 MOST_TUNED_ON = 2**22
 """Pixels of all images beyond which `tune_objects` takes no more of them."""
