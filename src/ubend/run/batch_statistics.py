@@ -26,7 +26,7 @@ MOST_PARTS = 2
 """Along rows and along columns: four parts of an image are seen at most."""
 LEAST_SEEN = 1.15
 """Variance of the second layer, where the first is normalised, as a share of that in training, from which on an image
-goes by its own statistics. In sparse images and in noise it is less, and their noise would count (docs/benchmarks.md)."""
+goes by its own statistics. Sparse images and noise have less, and their noise would count (docs/benchmarks.md)."""
 FIXED_BYTES = 8 << 20
 """Of measuring, beside its maps and weights."""
 
