@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubend.method.overlap_tile import predict_tiles
+from ubend.run.batch_statistics import network_for_image
 from ubend.run.contract import Contract
 from ubend.run.model import Model
 from ubend.run.normalisation import channels_first
@@ -50,7 +51,7 @@ def predict_with_disagreement(
     whole = channels_first(image, contract.network.in_channels)
     offset, gain = (value.reshape(-1, 1, 1) for value in contract.normalisation.offset_and_gain(whole))
     part = whole[:, rows, columns]
-    network = model.predictor_of(whole, offset, gain)
+    network = network_for_image(model.network, contract, whole, offset, gain)
     see = partial(predict_part, network, contract, offset=offset, gain=gain, views="one")
     tile = choose_tile(contract, (part.shape[1], part.shape[2]), model.device)
     found = predict_tiles(

@@ -16,7 +16,7 @@ from ubend.data.origin import MODEL_MARK
 from ubend.errors import FileError, ModelFileError
 from ubend.method.network import NetworkConfig, UNet, for_prediction
 from ubend.method.objects import ObjectRules
-from ubend.run.batch_statistics import adapts, network_for_image, on_device_of
+from ubend.run.batch_statistics import adapts, on_device_of
 from ubend.run.contract import Contract
 from ubend.run.device import choose_device
 from ubend.run.labels import predict_labels
@@ -56,24 +56,6 @@ class Model:
         """Where it predicts."""
         device: torch.device = next(self.predictor.parameters()).device
         return device
-
-    def predictor_of(self, pixels: NDArray[Any], offset: NDArray[np.float32], gain: NDArray[np.float32]) -> UNet:
-        """Return the network that predicts an image; see `batch_statistics.network_for_image`.
-
-        Parameters
-        ----------
-        pixels : ndarray, shape (channels, rows, columns)
-            The whole image.
-        offset, gain : ndarray of float32, shape (channels, 1, 1)
-            Its normalisation.
-
-        Returns
-        -------
-        UNet
-            On the device of the model.
-        """
-        network = self.network if adapts(self.contract) else self.predictor
-        return network_for_image(network, self.contract, pixels, offset, gain)
 
     def predict(
         self,
