@@ -224,6 +224,31 @@ def test_what_takes_too_long_to_prepare_is_cut_down(monkeypatch):
     assert "Trained on 1 part with 25% of all pixels" in " ".join(found.contract.provenance["plan"])
 
 
+def test_cells_are_copied_where_there_is_time(monkeypatch):
+    recipe = load_recipe("default")
+    recipe = replace(recipe, augmentation=replace(recipe.augmentation, copies=2))
+    found = job(minutes(recipe, 10), annotated(2, 100, 100))
+    assert found.copies == 4
+    assert "in up to 4 more images" in " ".join(found.contract.provenance["plan"])
+    assert planning.Job.from_dict(json.loads(json.dumps(found.to_dict())), [], []).copies == 4
+    assert job(replace(recipe, training=TrainingConfig(minutes=0, steps=5)), annotated(2, 100, 100)).copies == 4
+    monkeypatch.setattr(planning, "PREPARATION_SHARE", 0.0)
+    found = job(minutes(recipe, 10), annotated(2, 100, 100))
+    assert found.copies == 0
+    assert "copied" not in " ".join(found.contract.provenance["plan"])
+
+
+def test_copies_are_trained_on_too(tiny, monkeypatch):
+    seen = []
+    prepare = training.prepare
+    monkeypatch.setattr(training, "prepare", lambda images, *more: seen.extend(images) or prepare(images, *more))
+    images, labels = scenes("nuclei", 2, 64, 64)
+    recipe = replace(tiny, augmentation=replace(tiny.augmentation, copies=1))
+    model = train(images, labels, recipe=recipe, steps=1, device="cpu")
+    assert [one.labels.max() > labels[k % 2].max() for k, one in enumerate(seen)] == [False, False, True, True]
+    assert len(model.contract.provenance["images"]) == 2
+
+
 def test_choosing_rules_that_would_take_too_long_is_done_on_fewer_pixels(tiny, monkeypatch):
     found = replace_recipe(job(replace(tiny, training=TrainingConfig(minutes=0, steps=1)), annotated(3, 600, 600)), 1)
     found.tuned_on = annotated(2, 600, 600)

@@ -14,13 +14,15 @@ from ubend.run.preparation import (
     annotated_images,
     check_finite,
     count_channels,
+    count_copies,
     fingerprint,
     hold_out,
     make_contract,
     prepare,
     target_classes,
+    with_copies,
 )
-from ubend.run.recipe import EnergyConfig
+from ubend.run.recipe import EnergyConfig, Recipe
 
 
 def annotated(labels, image=None, name="a", pixel_size=None):
@@ -283,3 +285,46 @@ def test_fingerprint_sees_image_and_labels():
     assert fingerprint(one) == fingerprint(annotated([[0, 1]], name="other"))
     assert fingerprint(one) != fingerprint(two)
     assert fingerprint(one) != fingerprint(annotated([[0, 1]], np.ones((1, 2), np.uint8)))
+
+
+# copies of cells
+
+
+def squares(side=40, colours=None):
+    """One bright square of 8 px, a cell, in the middle of an image."""
+    labels = np.zeros((side, side), np.int32)
+    labels[16:24, 16:24] = 1
+    image = (labels > 0).astype(np.uint8) * 90 + 10
+    return annotated(labels, image if colours is None else np.repeat(image[..., None], colours, axis=2))
+
+
+@pytest.mark.parametrize("colours", [None, 3])
+def test_images_are_given_again_with_copies_of_their_cells(colours):
+    images = [squares(colours=colours), squares(48, colours=colours)]
+    found = with_copies(images, 3)
+    assert [one.image.shape[:2] for one in found] == [(40, 40), (48, 48), (40, 40), (48, 48), (40, 40)]
+    assert all(one is image for one, image in zip(found, images, strict=False))
+    for one in found[2:]:
+        assert one.labels.max() == 2
+        assert one.image.dtype == np.uint8
+        assert one.image.shape[2:] == images[0].image.shape[2:]
+    assert not np.array_equal(found[2].labels, found[4].labels)  # each time another copy
+    assert [np.array_equal(a.image, b.image) for a, b in zip(found, with_copies(images, 3), strict=True)] == [True] * 5
+
+
+def test_an_image_without_room_is_not_given_again():
+    full = annotated(np.pad(np.ones((10, 10)), 1), np.pad(np.full((10, 10), 90, np.uint8), 1))
+    found = with_copies([full, squares()], 2)
+    assert [one.labels.max() for one in found] == [1, 1, 2]
+
+
+def test_how_many_images_are_given_again(monkeypatch):
+    images, cells = [squares(), squares(48)], Task("instances", (0, 1), None)
+    twice = replace(Recipe(), augmentation=replace(Recipe().augmentation, copies=2))
+    assert count_copies(images, twice, cells) == 4
+    assert count_copies(images, twice, cells, pixels=40**2 + 48**2) == 2
+    assert count_copies(images, twice, cells, pixels=40**2 - 1) == 0
+    assert count_copies(images, Recipe(), cells) == 0
+    assert count_copies(images, twice, Task("binary", (0, 1), None)) == 0
+    monkeypatch.setattr("ubend.run.preparation.MOST_COPIED", 2 * 40**2 + 48**2)
+    assert count_copies(images, twice, cells) == 3

@@ -49,6 +49,9 @@ class AugmentationConfig:
     shading : float
         Standard deviation of the logarithm of a brightness that changes smoothly over the tile, drawn on a grid of 3×3
         points as the elastic deformation is.
+    copies : int
+        Times that an image of single cells is trained on once more with copies of its cells beside others
+        (`copy_paste.copy_paste`).
     """
 
     elastic_points: int = 3
@@ -61,11 +64,12 @@ class AugmentationConfig:
     gamma: float = 1.3
     noise: float = 0.0
     shading: float = 0.0
+    copies: int = 0
 
     def __post_init__(self) -> None:
         if self.elastic_sigma > 1000 or self.elastic_points > 100:
             raise InputError("elastic_sigma of the augmentation is at most 1000 px, elastic_points at most 100")
-        for name in ("elastic_sigma", "rotation", "contrast", "brightness", "noise", "shading"):
+        for name in ("elastic_sigma", "rotation", "contrast", "brightness", "noise", "shading", "copies"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} of the augmentation is 0 or more, not {getattr(self, name)}")
         if self.contrast >= 1:

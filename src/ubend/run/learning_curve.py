@@ -32,7 +32,7 @@ from ubend.run.normalisation import count
 from ubend.run.planning import Job, plan_job
 from ubend.run.pooling import CONFIDENCE, Column
 from ubend.run.power_law import MOST_EXTRAPOLATED, PowerLaw
-from ubend.run.preparation import MOST_HELD_OUT, annotated_images, check_finite, count_channels
+from ubend.run.preparation import MOST_HELD_OUT, annotated_images, check_finite, count_channels, count_copies
 from ubend.run.recipe import Recipe, load_recipe
 from ubend.run.training import (
     OnStep,
@@ -373,7 +373,8 @@ def learning_curve(  # noqa: PLR0913
             of_subset = contract_for(subset, contract)
             told = of_all_trainings(on_step, number - 1, plan.trainings, fold=number, folds=plan.trainings)
             of_one = shared.clock_of(number, pixels)
-            net = train_on(subset, Job(of_subset), device=chosen, seed=seed, clock=of_one, on_step=told)[0].to(chosen)
+            job = Job(of_subset, copies=count_copies(subset, of_subset.recipe, of_subset.task))
+            net = train_on(subset, job, device=chosen, seed=seed, clock=of_one, on_step=told)[0].to(chosen)
             began = clock.now()
             for k in held:
                 [maps] = probabilities_of(net, [annotated[k]], of_subset)

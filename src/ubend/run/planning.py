@@ -32,7 +32,7 @@ from ubend.run.contract import Contract
 from ubend.run.device import free_memory, mixed_precision
 from ubend.run.normalisation import count
 from ubend.run.prediction import VIEWS
-from ubend.run.preparation import count_channels, count_maps, make_contract, prepare
+from ubend.run.preparation import count_channels, count_copies, count_maps, make_contract, prepare
 from ubend.run.recipe import Recipe
 from ubend.run.validation import count_choices, tuned_on, tuning_cost
 
@@ -71,6 +71,8 @@ class Job:
         To which the images of both were cut, where there is no time for all.
     weights : dict of str to Tensor, optional
         With which the network begins; without them they are drawn.
+    copies : int
+        Images that are trained on once more with copies of their cells (`preparation.with_copies`).
     """
 
     contract: Contract
@@ -83,6 +85,7 @@ class Job:
     validated_pixels: float = math.inf
     tuned_pixels: float = math.inf
     weights: dict[str, torch.Tensor] | None = None
+    copies: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON holds; of the images only how many pixels are used."""
@@ -97,6 +100,7 @@ class Job:
             "tuned_pixels": self.tuned_pixels,
             "validation": self.validation,
             "after": self.after,
+            "copies": self.copies,
         }
 
     @classmethod
@@ -120,6 +124,7 @@ class Job:
             values["after"],
             values["validated_pixels"],
             values["tuned_pixels"],
+            copies=values.get("copies", 0),
         )
 
     def rehearse(self, net: UNet) -> float:
@@ -180,14 +185,18 @@ def plan_job(
     contract = make_contract(plan.recipe, task, images)
     chosen_on = tuned_on(held_out, contract)
     if not recipe.training.minutes:
-        contract = replace(contract, provenance={"plan": list(plan.words)})
-        return Job(contract, None, VALIDATED_AT if held_out else (), list(held_out), chosen_on)
+        copies = count_copies(images, recipe, task)
+        contract = replace(contract, provenance={"plan": [*plan.words, *_copied(copies)]})
+        return Job(contract, None, VALIDATED_AT if held_out else (), list(held_out), chosen_on, copies=copies)
 
     budget, began = 60 * recipe.training.minutes, clock.now()
     sample = fewer_pixels(images, SAMPLE)
     prepared = prepare(sample, contract, check=False)
     preparing = max(clock.now() - began, 1e-6) / _pixels(sample)  # seconds a pixel
-    to_prepare = min(PREPARATION_SHARE * budget / preparing, _pixels(images))
+    in_time = PREPARATION_SHARE * budget / preparing  # pixels
+    to_prepare = min(in_time, _pixels(images))
+    copies = count_copies(images, recipe, task, in_time - to_prepare)
+    copied = sum(images[copy % len(images)].labels.size for copy in range(copies))
 
     def step_of(one: Recipe) -> Callable[[], None]:
         network = replace(one.network, in_channels=facts.channels, classes=facts.classes)
@@ -197,7 +206,7 @@ def plan_job(
     plan = make_plan(
         recipe,
         facts,
-        seconds=budget - clock.reserved - clock.seconds() - preparing * to_prepare,
+        seconds=budget - clock.reserved - clock.seconds() - preparing * (to_prepare + copied),
         speed=speed,
         memory=free_memory(device),
         sixteen_bits=mixed_precision(device) is not None,
@@ -212,7 +221,7 @@ def plan_job(
     tuning = VIEWS[contract.views] * predicting + count_choices(contract) * SCORING * preparing
     tuned_pixels = TUNING_SHARE * budget / tuning
     chosen_on = fewer_pixels(chosen_on, tuned_pixels)
-    words = [*plan.words, *_cut_down(images, parts, to_prepare), *_validated(held_out, validated)]
+    words = [*plan.words, *_copied(copies), *_cut_down(images, parts, to_prepare), *_validated(held_out, validated)]
     return Job(
         replace(contract, provenance={"plan": words}),
         parts if to_prepare < _pixels(images) else None,
@@ -223,6 +232,7 @@ def plan_job(
         min(tuning * _pixels(chosen_on), TUNING_SHARE * budget) + CLOSING,  # a guess: no more than it may be
         validated_pixels,
         tuned_pixels,
+        copies=copies,
     )
 
 
@@ -233,6 +243,12 @@ def _prediction_cost(plan: Plan, images: Sequence[Annotated]) -> float:
     sides = [min(length, LARGEST_PART) for image in images for length in image.labels.shape]
     entering = sum(smallest_input_for(side, network.depth) ** 2 for side in sides)
     return PREDICTION * seconds * float(entering / sum(side**2 for side in sides))
+
+
+def _copied(copies: int) -> list[str]:
+    if copies == 0:
+        return []
+    return [f"Cells are also copied beside others, in up to {count(copies, 'more image')}, so that more of them touch."]
 
 
 def _cut_down(images: Sequence[Annotated], parts: Sequence[Part], pixels: float) -> list[str]:

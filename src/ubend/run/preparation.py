@@ -1,6 +1,7 @@
 """From annotated images to what the training loop takes: who is held out, the contract, targets and weights."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from ubend.data.annotated import Annotated, Task, class_indices, find_pairs, rea
 from ubend.data.tiles import TrainingImage, training_image
 from ubend.errors import InputError, TrainingError
 from ubend.method.border_weight import border_weights, class_balance, falk2019_weights
+from ubend.method.copy_paste import copy_paste
 from ubend.method.network import check_input_size
 from ubend.method.objects import ObjectRules
 from ubend.method.relative_distance import relative_distance
@@ -30,6 +32,8 @@ SPLIT_BY_DISTANCE, SUREST = 0.15, 0.8
 the annotated images clearly say otherwise."""
 MOST_HELD_OUT = 32
 """Images on which a run is validated at most."""
+MOST_COPIED = 2**24
+"""Pixels of images that are trained on once more with copies of their cells: few images are what these are for."""
 
 
 def annotated_images(
@@ -273,6 +277,27 @@ def prepare(
         seen = averaged(pixels[:, rows, columns], coarse)
         prepared.append(training_image(seen, target, weights, distance, offset=offset, gain=gain))
     return prepared
+
+
+def count_copies(images: Sequence[Annotated], recipe: Recipe, task: Task, pixels: float = math.inf) -> int:
+    """Count the copies of images that `with_copies` adds; they have at most so many pixels, and `MOST_COPIED`."""
+    if task.kind != "instances":
+        return 0
+    wanted = [image.labels.size for image in images] * recipe.augmentation.copies
+    return int(np.searchsorted(np.cumsum(wanted), min(pixels, MOST_COPIED), side="right"))
+
+
+def with_copies(images: Sequence[Annotated], number: int) -> list[Annotated]:
+    """Add images once more, one after the other, with copies of their cells beside others where there is room."""
+    found = list(images)
+    for copy in range(number):
+        image = images[copy % len(images)]
+        pixels = image.image[None] if image.image.ndim == 2 else np.moveaxis(image.image, -1, 0)
+        pasted = copy_paste(pixels, image.labels, np.random.default_rng((copy, 2)))
+        if pasted is not None:
+            seen = pasted[0][0] if image.image.ndim == 2 else np.moveaxis(pasted[0], 0, -1)
+            found.append(replace(image, image=seen, labels=pasted[1]))
+    return found
 
 
 def _check_something_to_tell_apart(pixels_of: NDArray[np.int64], task: Task) -> None:

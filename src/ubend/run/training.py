@@ -48,6 +48,7 @@ from ubend.run.preparation import (
     prepare,
     same_pixels,
     still_held_out,
+    with_copies,
 )
 from ubend.run.processes import ALONE, Processes
 from ubend.run.recipe import EnergyConfig, OptimiserConfig, Recipe, load_recipe
@@ -372,7 +373,7 @@ def train_on(
     OutOfMemory
         If a step does not fit the memory; the message names one that may.
     """
-    prepared = prepare(images, job.contract, job.parts)
+    prepared = prepare(with_copies(images, job.copies), job.contract, job.parts)
     with told_if_out_of_memory(job.contract.recipe):
         return fit(
             prepared, job, device=device, seed=seed, clock=clock, on_step=on_step, on_validation=on_validation,
