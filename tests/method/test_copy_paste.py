@@ -39,9 +39,11 @@ def test_cells_that_were_apart_touch():
     assert 3 <= copies.size <= 5
     pairs = touching_pairs(now)
     assert all(any(copy in pair for pair in pairs) for copy in copies)
-    assert seen.dtype == np.uint8 and now.dtype == np.int32
+    assert seen.dtype == np.uint8
+    assert now.dtype == np.int32
     assert (seen[0][now == 0] == 10).all()
-    assert image.max() == 100 and labels.max() == 5  # what was given is as it was
+    assert image.max() == 100
+    assert labels.max() == 5
 
 
 @given(seed=st.integers(0, 500), channels=st.integers(1, 3), dark=st.booleans())
@@ -74,7 +76,8 @@ def test_the_edge_of_a_cell_comes_with_it_but_no_other_cell():
     image[0][labels == 2] = 200
     found = [copy_paste(image, labels, np.random.default_rng(seed)) for seed in range(20)]
     lights = {int(seen[0][now == copy].max()) for seen, now in found for copy in np.unique(now[now > 2])}
-    assert min(lights) < 100 and max(lights) > 200
+    assert min(lights) < 100
+    assert max(lights) > 200
     for seen, now in found:
         assert set(np.unique(seen[0][now == 0])) - {10, 60} <= set(range(11, 110))
 
@@ -89,7 +92,8 @@ def test_brighter_lies_on_top():
         covered += lost > 0
         kept += light < 100
         assert lost == 0 or light > 100
-    assert covered > 5 and kept > 5
+    assert covered > 5
+    assert kept > 5
 
 
 def test_what_nobody_labelled_stays_so():

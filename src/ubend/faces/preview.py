@@ -27,7 +27,16 @@ from ubend.run.budget import Facts, Part, at_resolution, diameters, make_plan, m
 from ubend.run.contract import Contract
 from ubend.run.normalisation import channels_first, count
 from ubend.run.prediction import margin
-from ubend.run.preparation import annotated_images, check_finite, count_channels, count_maps, make_contract, prepare
+from ubend.run.preparation import (
+    annotated_images,
+    check_finite,
+    count_channels,
+    count_copies,
+    count_maps,
+    make_contract,
+    prepare,
+    with_copies,
+)
 from ubend.run.recipe import Recipe, load_recipe
 
 __all__ = ["Preview", "draw_maps", "draw_tiling", "grid_lines", "prepare_preview", "save_preview"]
@@ -59,11 +68,14 @@ class Preview:
         The same, with targets and weights.
     contract : Contract
         What would be trained: the recipe, with what it leaves to the data settled.
+    copies : tuple of tuple of TrainingImage
+        Of each image, those in which its cells are copied beside others (`copies` of the recipe).
     """
 
     images: tuple[Annotated, ...]
     prepared: tuple[TrainingImage, ...]
     contract: Contract
+    copies: tuple[tuple[TrainingImage, ...], ...]
 
 
 def prepare_preview(
@@ -101,11 +113,19 @@ def prepare_preview(
     contract = make_contract(make_plan(recipe, facts).recipe, seen, images)
     parts: list[Part] = [(k, *middle_of(image.labels.shape, LARGEST_SIDE)) for k, image in enumerate(images)]
     prepared = prepare(images, contract, parts)
-    shown = (
+    shown = [
         replace(images[k], image=images[k].image[rows, columns], labels=images[k].labels[rows, columns])
         for k, rows, columns in parts
-    )
-    return Preview(tuple(shown), tuple(prepared), contract)
+    ]
+    copies = [_copies(image, source, contract) for image, source in zip(shown, prepared, strict=True)]
+    return Preview(tuple(shown), tuple(prepared), contract, tuple(copies))
+
+
+def _copies(image: Annotated, source: TrainingImage, contract: Contract) -> tuple[TrainingImage, ...]:
+    """Prepare an image as it is given again, in the gray values of the whole image."""
+    more = with_copies([image], count_copies([image], contract.recipe, contract.task))[1:]
+    found = prepare(more, contract, check=False) if more else []
+    return tuple(replace(one, offset=source.offset, gain=source.gain) for one in found)
 
 
 def save_preview(path: Path, preview: Preview, number: int, *, seed: int = 0, overwrite: bool = False) -> None:
@@ -143,7 +163,7 @@ def save_preview(path: Path, preview: Preview, number: int, *, seed: int = 0, ov
             tops, ((across, maps), (sample, sample), (sample, sample)), (panels, SAMPLES, SAMPLES), strict=False)
     ]  # fmt: skip
     draw_maps(rows[0], image, source, contract)
-    _draw_samples(rows[1], rows[2], source, contract, seed)
+    _draw_samples(rows[1], rows[2], (source, *preview.copies[number]), contract, seed)
     picture, legend = _row(figure, tops[3], (_TILE, _TILE), 2)
     letter = "h" if source.distance is not None else "g"
     _explain(legend, contract, *draw_tiling(picture, image, contract, letter=letter))
@@ -281,18 +301,18 @@ def _draw_weights(axis: Any, letter: str, source: TrainingImage, contract: Contr
 
 
 def _draw_samples(
-    above: Sequence[Any], below: Sequence[Any], source: TrainingImage, contract: Contract, seed: int
+    above: Sequence[Any], below: Sequence[Any], sources: Sequence[TrainingImage], contract: Contract, seed: int
 ) -> None:
     """Draw samples as training does, and beneath each its target; the grid is bent in the place of the weights."""
-    letters = "f" if source.distance is not None else "e"
-    low, high = _gray_limits(source)
-    lines = replace(source, weights=grid_lines(source.classes.shape), distance=None)
+    letters = "f" if sources[0].distance is not None else "e"
+    low, high = _gray_limits(sources[0])
+    lines = [replace(one, weights=grid_lines(one.classes.shape), distance=None) for one in sources]
     size, border = contract.recipe.tiles.size, margin(contract.network)
     inside = (border - 0.5, size - border - 0.5, size - border - 0.5, border - 0.5)
     for number in range(SAMPLES):
         tile, grid = (
-            draw_tile([one], contract.recipe.tiles, contract.recipe.augmentation, margin=border, key=(seed, number, 0))
-            for one in (source, lines)
+            draw_tile(each, contract.recipe.tiles, contract.recipe.augmentation, margin=border, key=(seed, number, 0))
+            for each in (sources, lines)
         )
         seen = f"samples as the network sees them, {size}×{size} px{at_resolution(contract.network.coarse)}"
         caption = seen if number == 0 else ""
