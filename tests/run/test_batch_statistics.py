@@ -15,7 +15,7 @@ from ubend.data.tiles import TileConfig
 from ubend.errors import FileError, OutOfMemory
 from ubend.method.augmentation import AugmentationConfig
 from ubend.method.network import NetworkConfig, UNet, for_prediction, measure_statistics, training_statistics
-from ubend.run import prediction, scale
+from ubend.run import batch_statistics, prediction, scale
 from ubend.run.batch_statistics import (
     MOST_PARTS,
     adapts,
@@ -50,6 +50,13 @@ def net():
         elif name.endswith("running_var"):
             values.fill_(0.3)
     return net.eval()
+
+
+@pytest.fixture(autouse=True)
+def always_by_the_image(monkeypatch):
+    """These networks have learned nothing, and are sure of nothing."""
+    monkeypatch.setattr(batch_statistics, "SURER", -1.0)
+    monkeypatch.setattr(batch_statistics, "SURE", 0.0)
 
 
 @pytest.fixture
@@ -89,8 +96,11 @@ def test_the_statistics_are_those_of_batch_normalisation(net, tiles):
     """Of several tiles together: each layer sees what prediction will give it."""
     empty = np.zeros((SIDE, SIDE), np.float32)
     seen = torch.from_numpy(np.stack([noise(SIDE, SIDE), empty, empty])[:tiles])[:, None]
-    found = measure_statistics(net, seen)
-    net.train()
+    found, scores, by_training = measure_statistics(net, seen)
+    with torch.no_grad():
+        torch.testing.assert_close(by_training, net(seen))
+        net.train()
+        torch.testing.assert_close(scores, net(seen), rtol=1e-4, atol=1e-5)
     norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
@@ -184,17 +194,43 @@ def test_parts_lie_within_the_image(length):
     assert first[-1] + 64 <= max(length, 64)
 
 
-@pytest.mark.parametrize("image", [np.full((90, 90), 0.3, np.float32), noise(90, 90) / 1000], ids=["even", "faint"])
-def test_an_image_that_shows_less_than_was_trained_on_is_not_made_to_show_more(net, contract, image):
-    """By its own statistics noise would look as rich as cells."""
+def test_an_image_goes_by_itself_where_the_network_is_surer_by_that(net, contract, monkeypatch):
+    image = noise(90, 90)
     adapting, plain = (Model(net, replace(contract, statistics=by), device="cpu") for by in ("image", "training"))
-    assert np.abs(adapting.predict(noise(90, 90)) - plain.predict(noise(90, 90))).max() > 0.01
-    of_second = net.down[0].second_norm.running_var
-    before = of_second.clone()
-    of_second.fill_(1e3)
+    by_image, by_training = (model.predict(image, exact=True) for model in (adapting, plain))
+    assert np.abs(by_image - by_training).max() > 0.01
+    found = measure_statistics(net, torch.from_numpy(image[None, None, 13:77, 13:77]))
+    gain = batch_statistics.how_sure(found.scores, contract) - batch_statistics.how_sure(found.by_training, contract)
+    sure = batch_statistics.how_sure(found.scores, contract)
+    for surer, least, expected in (
+        (gain - 1e-4, sure - 1e-4, by_image), (gain + 1e-4, 0.0, by_training), (-1.0, sure + 1e-4, by_training),
+    ):  # fmt: skip
+        monkeypatch.setattr(batch_statistics, "SURER", surer)
+        monkeypatch.setattr(batch_statistics, "SURE", least)
+        np.testing.assert_array_equal(adapting.predict(image, exact=True), expected)
+
+
+def test_how_sure_a_network_is_counts_what_it_finds(contract):
+    def sure(probabilities, **changes):
+        scores = torch.tensor(probabilities).log()[None, :, None, :]
+        return batch_statistics.how_sure(scores, replace(contract, **changes))
+
+    foreground = [0.1, 0.2, 0.6, 0.9]
+    two = [[1 - p for p in foreground], foreground]
+    assert sure(two) == pytest.approx(0.75)
+    assert sure([[0.9, 0.8], [0.1, 0.2]]) == 1.0  # nothing is found, and of that it is sure
+    cells = {"task": Task("instances", (), None), "network": replace(CONFIG, classes=3)}
+    assert sure([*two, [0.5] * 4], **cells) == pytest.approx(0.75)  # the distance is no class
+    classes = {"task": Task("classes", (0, 1), None)}
+    assert sure(two, **classes) == pytest.approx((0.9 + 0.8 + 0.6 + 0.9) / 4)
+
+
+def test_noise_and_nothing_go_by_the_training(net, contract, monkeypatch):
+    """A network that has learned little is not sure of what it finds in noise."""
+    monkeypatch.undo()
     adapting, plain = (Model(net, replace(contract, statistics=by), device="cpu") for by in ("image", "training"))
-    np.testing.assert_array_equal(adapting.predict(image), plain.predict(image))
-    of_second.copy_(before)
+    for image in (noise(90, 90), np.full((90, 90), 0.3, np.float32), np.zeros((90, 90), np.uint8)):
+        np.testing.assert_array_equal(adapting.predict(image), plain.predict(image))
 
 
 def test_an_image_of_which_most_is_empty_has_no_seams(net, contract):

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -570,8 +570,24 @@ class _Measuring(nn.Module):
         return functional.batch_norm(x, mean_now, variance_now, self.norm.weight, self.norm.bias, eps=self.norm.eps)
 
 
+class Measured(NamedTuple):
+    """What `measure_statistics` finds.
+
+    Attributes
+    ----------
+    statistics : ndarray of float32, shape (2, channels of all layers)
+        Means and variances of the layers in their order: for `for_prediction`.
+    scores, by_training : Tensor of float32, shape (tiles, classes, rows, columns)
+        What the network gives by these statistics, and by the averages of the training.
+    """
+
+    statistics: NDArray[np.float32]
+    scores: Tensor
+    by_training: Tensor
+
+
 @torch.no_grad()
-def measure_statistics(net: UNet, tiles: Tensor) -> NDArray[np.float32]:
+def measure_statistics(net: UNet, tiles: Tensor) -> Measured:
     """Measure by which means and variances batch normalisation works where it sees these tiles together.
 
     Parameters
@@ -583,8 +599,7 @@ def measure_statistics(net: UNet, tiles: Tensor) -> NDArray[np.float32]:
 
     Returns
     -------
-    ndarray of float32, shape (2, channels of all layers)
-        Means and variances of the layers in their order: for `for_prediction`.
+    Measured
 
     References
     ----------
@@ -594,21 +609,24 @@ def measure_statistics(net: UNet, tiles: Tensor) -> NDArray[np.float32]:
     Examples
     --------
     >>> net = UNet(NetworkConfig(width=2, depth=1, padding="same", normalisation="batch"))
-    >>> measure_statistics(net, torch.rand(4, 1, 8, 8)).shape
-    (2, 16)
+    >>> found = measure_statistics(net, torch.rand(4, 1, 8, 8))
+    >>> found.statistics.shape, tuple(found.scores.shape)
+    ((2, 16), (4, 2, 8, 8))
     """
-    measuring = copy.deepcopy(net).float().eval()
+    measuring = copy.deepcopy(net).float().eval().to(tiles.device)
+    by_training = measuring(tiles, averaged=True)
     layers = []
     for module in [found for found in measuring.modules() if isinstance(found, TwoConvolutions)]:
         for name in ("first_norm", "second_norm"):
             layers.append(_Measuring(getattr(module, name)))
             setattr(module, name, layers[-1])
-    measuring.to(tiles.device)(tiles, averaged=True)
-    return np.concatenate([layer.seen for layer in layers], axis=1).astype(np.float32)
+    scores = measuring(tiles, averaged=True)
+    statistics = np.concatenate([layer.seen for layer in layers], axis=1).astype(np.float32)
+    return Measured(statistics, scores, by_training)
 
 
 def training_statistics(net: UNet) -> NDArray[np.float32]:
-    """Return the averages of the training in the form of `measure_statistics`.
+    """Return the averages of the training in the form of `Measured.statistics`.
 
     Parameters
     ----------

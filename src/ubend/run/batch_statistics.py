@@ -24,9 +24,10 @@ from ubend.run.recipe import Recipe
 
 MOST_PARTS = 2
 """Along rows and along columns: four parts of an image are seen at most."""
-LEAST_SEEN = 1.15
-"""Variance of the second layer, where the first is normalised, as a share of that in training, from which on an image
-goes by its own statistics. Sparse images and noise have less, and their noise would count (docs/benchmarks.md)."""
+SURER, SURE = 0.03, 0.88
+"""An image goes by its own statistics where the mean probability of what the network finds in it is higher by so much
+than by those of the training, and at least so high: in noise it finds things by its own, but is not sure of them
+(docs/benchmarks.md)."""
 FIXED_BYTES = 8 << 20
 """Of measuring, beside its maps and weights."""
 
@@ -98,7 +99,7 @@ def measure_image(
     offset: NDArray[np.float32],
     gain: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Measure the statistics of an image; where it shows too little, return the averages of the training.
+    """Measure the statistics of an image; where the network is not surer by them, return the averages of the training.
 
     By its own statistics, noise alone would look as rich as an image full of cells, and cells would be found in it.
 
@@ -133,10 +134,29 @@ def measure_image(
 
     places = [starts(length, side) for length in shape]
     found = measure_statistics(net, torch.cat([tile(top, left) for top in places[0] for left in places[1]]))
-    known, width = training_statistics(net), net.config.channels(coarse)
-    second = slice(width, 2 * width)
-    seen = np.median(found[1, second] / np.maximum(known[1, second], 1e-12))  # of an image with NaN it is NaN
-    return found if seen >= LEAST_SEEN else known
+    sure = how_sure(found.scores, contract)  # of an image with NaN it is NaN
+    surer = sure >= SURE and sure >= how_sure(found.by_training, contract) + SURER
+    return found.statistics if surer else training_statistics(net)
+
+
+def how_sure(scores: torch.Tensor, contract: Contract) -> float:
+    """Tell how probable what a network says is to itself: the mean over the pixels of what it finds.
+
+    Parameters
+    ----------
+    scores : Tensor of float, shape (tiles, maps, rows, columns)
+    contract : Contract
+
+    Returns
+    -------
+    float
+        0.5 to 1, of the foreground alone where there is one: most of an image may be background, of which a network is
+        sure that sees nothing. 1 where nothing is found.
+    """
+    classes = scores[:, :-1] if contract.learns_distance else scores
+    highest, which = torch.softmax(classes, dim=1).max(dim=1)
+    counted = highest if contract.task.kind == "classes" else highest[which > 0]
+    return float(counted.mean()) if counted.numel() else 1.0
 
 
 def measuring_bytes(contract: Contract, shape: tuple[int, ...]) -> int:
@@ -148,7 +168,8 @@ def measuring_bytes(contract: Contract, shape: tuple[int, ...]) -> int:
         return 0
     network, side = contract.network, contract.recipe.tiles.size
     parts: int = math.prod(len(starts(length, side << network.coarse)) for length in shape)
-    values = parts * side**2 * (4.3 * network.width + 3 * (network.in_channels << 2 * network.coarse))
+    maps = 4.3 * network.width + 3 * (network.in_channels << 2 * network.coarse) + 4 * network.classes
+    values = parts * side**2 * maps
     return round(FIXED_BYTES + 4 * values) + 2 * weight_bytes(contract)
 
 

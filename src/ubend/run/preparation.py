@@ -27,7 +27,7 @@ from ubend.run.drift import MOST_IMAGES, Reference, image_statistics, median_dia
 from ubend.run.normalisation import Normalisation, channels_first, count, is_gray, not_finite
 from ubend.run.recipe import EnergyConfig, Recipe
 
-SPLIT_BY_DISTANCE, SUREST = 0.15, 0.8
+SPLIT_BY_DISTANCE, SUREST = 0.2, 0.8
 """Dynamics of a learned distance at which objects are parted, and what the surest pixel of an object must reach, unless
 the annotated images clearly say otherwise."""
 MOST_HELD_OUT = 32

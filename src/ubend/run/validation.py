@@ -23,7 +23,7 @@ from ubend.run.prediction import VIEWS, Views, predict_probabilities
 from ubend.scores import cells
 
 SPLITS = (0.0, 0.75, 1.5, 3.0)
-SPLITS_OF_DISTANCE = (0.15, 0.1, 0.2, 0.3, 0.05, 0.0)
+SPLITS_OF_DISTANCE = (0.2, 0.15, 0.1, 0.3, 0.05, 0.0)
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
 """What is tried on the held-out images; of equals the first is taken."""
 ONE_IMAGE_WORTH, OBJECTS_WORTH, MOST_WORTH, LEAST_WORTH = 0.1, 2, 0.2, 0.01
