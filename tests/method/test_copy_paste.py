@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import distance_transform_edt
 from skimage.draw import disk
 
 from ubend.errors import InputError
@@ -133,3 +134,32 @@ def test_gray_values_stay_in_their_range(dtype):
 def test_wrong_labels():
     with pytest.raises(InputError, match="whole numbers"):
         copy_paste(np.zeros((1, 3, 3)), np.zeros((3, 3)), np.random.default_rng(0))
+
+
+def test_numbers_far_apart_take_no_memory():
+    image, labels = discs(APART)
+    labels = np.where(labels == 5, 2**31 - 3, labels).astype(np.int32)
+    _, now = copy_paste(image, labels, np.random.default_rng(0))
+    assert np.unique(now[now > 2**31 - 3]).size == 2  # as many as there are numbers left
+    small = np.where(labels > 5, 250, labels).astype(np.uint8)
+    assert copy_paste(image, small, np.random.default_rng(0))[1].dtype == np.uint8
+
+
+def test_gray_values_where_no_copy_is_stay_to_the_last_bit():
+    image, labels = discs(APART, dtype=np.float64)
+    image += np.random.default_rng(0).random(image.shape)
+    seen, now = copy_paste(image, labels, np.random.default_rng(0))
+    away = distance_transform_edt(now <= 5) > HALO
+    assert np.array_equal(seen[0][away], image[0][away])
+    assert not np.array_equal(seen, image)
+    assert seen.dtype == np.float64
+
+
+def test_a_small_cell_is_not_covered_by_a_large_copy():
+    image, labels = discs([(70, 70)], radius=16)
+    labels[disk((20, 20), 3)] = 2
+    image[0][labels == 2] = 100
+    for seed in range(40):
+        found = copy_paste(image, labels, np.random.default_rng(seed))
+        if found is not None:
+            assert np.count_nonzero(found[1] == 2) >= 0.5 * np.count_nonzero(labels == 2)

@@ -14,7 +14,14 @@ from ubend.data.large import open_large
 from ubend.data.tiles import TileConfig
 from ubend.errors import FileError, OutOfMemory
 from ubend.method.augmentation import AugmentationConfig
-from ubend.method.network import NetworkConfig, UNet, for_prediction, measure_statistics, training_statistics
+from ubend.method.network import (
+    Measured,
+    NetworkConfig,
+    UNet,
+    for_prediction,
+    measure_statistics,
+    training_statistics,
+)
 from ubend.run import batch_statistics, prediction, scale
 from ubend.run.batch_statistics import (
     MOST_PARTS,
@@ -200,8 +207,8 @@ def test_an_image_goes_by_itself_where_the_network_is_surer_by_that(net, contrac
     by_image, by_training = (model.predict(image, exact=True) for model in (adapting, plain))
     assert np.abs(by_image - by_training).max() > 0.01
     found = measure_statistics(net, torch.from_numpy(image[None, None, 13:77, 13:77]))
-    gain = batch_statistics.how_sure(found.scores, contract) - batch_statistics.how_sure(found.by_training, contract)
-    sure = batch_statistics.how_sure(found.scores, contract)
+    sure, before = (batch_statistics.how_sure(scores, contract)[0] for scores in found[1:])
+    gain = sure - before
     for surer, least, expected in (
         (gain - 1e-4, sure - 1e-4, by_image), (gain + 1e-4, 0.0, by_training), (-1.0, sure + 1e-4, by_training),
     ):  # fmt: skip
@@ -210,15 +217,44 @@ def test_an_image_goes_by_itself_where_the_network_is_surer_by_that(net, contrac
         np.testing.assert_array_equal(adapting.predict(image, exact=True), expected)
 
 
+@pytest.mark.parametrize("finds", ["nothing by the image", "nothing by the training", "less than half"])
+def test_what_finds_nothing_or_little_is_not_taken_for_sure(net, contract, monkeypatch, finds):
+    sure, unsure, nothing = ([[-9.0], [9.0]], [[0.0], [1.0]], [[9.0], [-9.0]])
+    by_image, by_training = {
+        "nothing by the image": ([nothing] * 4, [unsure] * 4),
+        "nothing by the training": ([sure] * 4, [nothing] * 4),
+        "less than half": ([sure, nothing, nothing, nothing], [unsure, unsure, unsure, nothing]),
+    }[finds]
+    monkeypatch.undo()
+    statistics = training_statistics(net) + 1
+    found = Measured(statistics, *(torch.tensor(scores)[..., None] for scores in (by_image, by_training)))
+    monkeypatch.setattr(batch_statistics, "measure_statistics", lambda *_: found)
+    one = np.ones(1, np.float32)
+    read = lambda *_: np.zeros((1, SIDE, SIDE), np.float32)  # noqa: E731
+    taken = measure_image(net, contract, (SIDE, SIDE), read, 0 * one, one)
+    np.testing.assert_array_equal(taken, training_statistics(net))
+    found = found._replace(
+        scores=torch.tensor([sure] * 4)[..., None], by_training=torch.tensor([unsure] * 4)[..., None]
+    )
+    np.testing.assert_array_equal(measure_image(net, contract, (SIDE, SIDE), read, 0 * one, one), statistics)
+
+
+def test_statistics_of_what_is_not_finite_are_not_taken(net, contract):
+    pixels = np.full((1, SIDE, SIDE), np.nan, np.float32)
+    one = np.ones(1, np.float32)
+    taken = measure_image(net, contract, (SIDE, SIDE), lambda *_: pixels, 0 * one, one)
+    np.testing.assert_array_equal(taken, training_statistics(net))
+
+
 def test_how_sure_a_network_is_counts_what_it_finds(contract):
     def sure(probabilities, **changes):
         scores = torch.tensor(probabilities).log()[None, :, None, :]
-        return batch_statistics.how_sure(scores, replace(contract, **changes))
+        return batch_statistics.how_sure(scores, replace(contract, **changes))[0]
 
     foreground = [0.1, 0.2, 0.6, 0.9]
     two = [[1 - p for p in foreground], foreground]
     assert sure(two) == pytest.approx(0.75)
-    assert sure([[0.9, 0.8], [0.1, 0.2]]) == 1.0  # nothing is found, and of that it is sure
+    assert sure([[0.9, 0.8], [0.1, 0.2]]) == 0.0  # nothing is found
     cells = {"task": Task("instances", (), None), "network": replace(CONFIG, classes=3)}
     assert sure([*two, [0.5] * 4], **cells) == pytest.approx(0.75)  # the distance is no class
     classes = {"task": Task("classes", (0, 1), None)}

@@ -152,6 +152,16 @@ def six():
     return [(40 + 120 * mask + rng.normal(0, 10, mask.shape)).astype(np.uint8) for mask in masks], masks
 
 
+def test_networks_of_folds_are_trained_on_copies_as_the_model_is(tiny, monkeypatch):
+    masks = [np.pad(np.ones((6 + k, 6), np.uint8), 20) for k in range(6)]
+    images = [40 + 120 * mask for mask in masks]
+    recipe = replace(tiny, augmentation=replace(tiny.augmentation, copies=1))
+    given, prepare = [], training.prepare
+    monkeypatch.setattr(training, "prepare", lambda images, *more: given.append(len(images)) or prepare(images, *more))
+    train(images, masks, recipe=recipe, steps=1, device="cpu", folds=3, task="instances")
+    assert given == [8, 8, 8, 12]
+
+
 def test_no_network_has_seen_what_it_is_scored_on(six, tiny, watch):
     model = train(*six, recipe=tiny, steps=2, device="cpu", folds=3, **watch.calls())
     made = model.contract.provenance

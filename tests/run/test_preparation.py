@@ -290,6 +290,9 @@ def test_fingerprint_sees_image_and_labels():
 # copies of cells
 
 
+CELLS = Task("instances", (0, 1), None)
+
+
 def squares(side=40, colours=None):
     """One bright square of 8 px, a cell, in the middle of an image."""
     labels = np.zeros((side, side), np.int32)
@@ -301,7 +304,7 @@ def squares(side=40, colours=None):
 @pytest.mark.parametrize("colours", [None, 3])
 def test_images_are_given_again_with_copies_of_their_cells(colours):
     images = [squares(colours=colours), squares(48, colours=colours)]
-    found = with_copies(images, 3)
+    found = with_copies(images, 3, CELLS, 0)
     assert [one.image.shape[:2] for one in found] == [(40, 40), (48, 48), (40, 40), (48, 48), (40, 40)]
     assert all(one is image for one, image in zip(found, images, strict=False))
     for one in found[2:]:
@@ -309,22 +312,48 @@ def test_images_are_given_again_with_copies_of_their_cells(colours):
         assert one.image.dtype == np.uint8
         assert one.image.shape[2:] == images[0].image.shape[2:]
     assert not np.array_equal(found[2].labels, found[4].labels)  # each time another copy
-    assert [np.array_equal(a.image, b.image) for a, b in zip(found, with_copies(images, 3), strict=True)] == [True] * 5
+    assert [np.array_equal(a.image, b.image) for a, b in zip(found, with_copies(images, 3, CELLS, 0), strict=True)] == [
+        True
+    ] * 5
 
 
 def test_an_image_without_room_is_not_given_again():
     full = annotated(np.pad(np.ones((10, 10)), 1), np.pad(np.full((10, 10), 90, np.uint8), 1))
-    found = with_copies([full, squares()], 2)
+    found = with_copies([full, squares()], 2, CELLS, 0)
     assert [one.labels.max() for one in found] == [1, 1, 2]
 
 
 def test_how_many_images_are_given_again(monkeypatch):
-    images, cells = [squares(), squares(48)], Task("instances", (0, 1), None)
+    images = [squares(), squares(48)]
     twice = replace(Recipe(), augmentation=replace(Recipe().augmentation, copies=2))
-    assert count_copies(images, twice, cells) == 4
-    assert count_copies(images, twice, cells, pixels=40**2 + 48**2) == 2
-    assert count_copies(images, twice, cells, pixels=40**2 - 1) == 0
-    assert count_copies(images, Recipe(), cells) == 0
+    assert count_copies(images, twice, CELLS) == 4
+    assert count_copies(images, twice, CELLS, pixels=40**2 + 48**2) == 2
+    assert count_copies(images, twice, CELLS, pixels=40**2 / 2) == 0
+    assert count_copies(images, Recipe(), CELLS) == 0
     assert count_copies(images, twice, Task("binary", (0, 1), None)) == 0
-    monkeypatch.setattr("ubend.run.preparation.MOST_COPIED", 2 * 40**2 + 48**2)
-    assert count_copies(images, twice, cells) == 3
+    monkeypatch.setattr("ubend.run.preparation.MOST_COPIED", 1.5 * (40**2 + 48**2))
+    assert count_copies(images, twice, CELLS) == 3
+    assert count_copies([squares(colours=3), squares(48, colours=3)], twice, CELLS) == 1  # three times the values
+
+
+def test_of_many_images_some_all_over_the_list_are_given_again():
+    images = [squares(40 + k) for k in range(9)]
+    assert [len(one.labels) for one in with_copies(images, 3, CELLS, 0)[9:]] == [40, 43, 46]
+
+
+def test_another_seed_other_copies():
+    first, second = (with_copies([squares()], 1, CELLS, seed)[1].labels for seed in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+def test_what_is_ignored_is_neither_copied_nor_a_copy():
+    image = squares()
+    image.labels[16:24, 16:24] = 254
+    image.labels[2:6, 2:12] = 255
+    ignoring = Task("instances", (0, 254), 255)
+    for seed in range(5):
+        [_, given] = with_copies([image], 1, ignoring, seed)
+        numbers, areas = np.unique(given.labels, return_counts=True)
+        assert numbers.tolist() == [-1, 0, 254, 256]
+        assert areas[0] == 40
+        assert areas[-1] > 50

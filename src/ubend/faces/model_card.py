@@ -34,7 +34,7 @@ _VIEWS = {
     "rotations": "7, rotated by multiples of 360°/7, averaged",
 }
 _STATISTICS = {
-    "image": "batch normalisation goes by each image; where it shows little, by the averages of the training",
+    "image": "batch normalisation goes by an image where the network is surer by that, else by the training",
     "training": "batch normalisation goes by the averages of the training",
 }
 

@@ -117,15 +117,15 @@ def prepare_preview(
         replace(images[k], image=images[k].image[rows, columns], labels=images[k].labels[rows, columns])
         for k, rows, columns in parts
     ]
-    copies = [_copies(image, source, contract) for image, source in zip(shown, prepared, strict=True)]
+    copies = [_copies(image, contract) for image in shown]
     return Preview(tuple(shown), tuple(prepared), contract, tuple(copies))
 
 
-def _copies(image: Annotated, source: TrainingImage, contract: Contract) -> tuple[TrainingImage, ...]:
-    """Prepare an image as it is given again, in the gray values of the whole image."""
-    more = with_copies([image], count_copies([image], contract.recipe, contract.task))[1:]
-    found = prepare(more, contract, check=False) if more else []
-    return tuple(replace(one, offset=source.offset, gain=source.gain) for one in found)
+def _copies(image: Annotated, contract: Contract) -> tuple[TrainingImage, ...]:
+    """Prepare an image as it is given again."""
+    task = contract.task
+    more = with_copies([image], count_copies([image], contract.recipe, task), task, seed=0)[1:]
+    return tuple(prepare(more, contract, check=False)) if more else ()
 
 
 def save_preview(path: Path, preview: Preview, number: int, *, seed: int = 0, overwrite: bool = False) -> None:

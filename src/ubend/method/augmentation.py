@@ -67,8 +67,10 @@ class AugmentationConfig:
     copies: int = 0
 
     def __post_init__(self) -> None:
-        if self.elastic_sigma > 1000 or self.elastic_points > 100:
-            raise InputError("elastic_sigma of the augmentation is at most 1000 px, elastic_points at most 100")
+        if self.elastic_sigma > 1000 or self.elastic_points > 100 or self.copies > 100:
+            raise InputError(
+                "elastic_sigma of the augmentation is at most 1000 px, elastic_points and copies at most 100"
+            )
         for name in ("elastic_sigma", "rotation", "contrast", "brightness", "noise", "shading", "copies"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} of the augmentation is 0 or more, not {getattr(self, name)}")

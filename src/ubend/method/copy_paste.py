@@ -17,7 +17,7 @@ from ubend.method.nearest_cells import check_labels
 HALO = 3
 """Pixels around a cell that are copied with it: the blur of its edge."""
 MOST_COVERED = 0.1
-"""Share of a copy that may lie on other cells."""
+"""Share of a copy, and of the cell beside which it is put, that it may cover of other cells."""
 BRIGHTER = 1.65
 """A copy is at most so many times as bright as the cell, or the inverse, above the background."""
 PLAIN = 1.0
@@ -41,8 +41,9 @@ def copy_paste(
     Returns
     -------
     image, labels : ndarray
-        New arrays of the same shapes and dtypes. What was labelled before keeps its number but where a brighter copy
-        covers it. None if there is no room for a copy, or the cells do not differ from the background.
+        New arrays of the same shapes and dtypes; copies have the numbers after the highest. What was labelled before
+        keeps its number but where a brighter copy covers it. None if there is no room for a copy, or the cells do not
+        differ from the background.
 
     Raises
     ------
@@ -68,31 +69,38 @@ def copy_paste(
     if found is None:
         return None
     lift, background = found
-    boxes = {
-        number: box for number, box in enumerate(ndimage.find_objects(np.maximum(labels, 0)), 1) if box is not None
-    }
-    whole = [number for number, box in boxes.items() if _inside(box, labels.shape)]
-    if not whole:
-        return None
-    pasted, made = labels.copy(), 0
-    seen, last = lift.copy(), int(labels.max())
-    for beside in rng.permutation(list(boxes)):
-        number = int(rng.choice(whole))
-        mine, near, light = _turned(rng, *_cut_out(number, boxes[number], labels, lift))
-        place = _place(rng, boxes[int(beside)], mine, pasted)
+    numbers, compact = np.unique(np.maximum(labels, 0), return_inverse=True)
+    cells = compact.reshape(labels.shape)  # 0 background, which there is, then 1, 2, … without a number left out
+    boxes = ndimage.find_objects(cells)
+    whole = [cell for cell, box in enumerate(boxes) if _inside(box, labels.shape)]
+    pasted, new = labels.copy(), int(numbers[-1])
+    seen, changed = lift.copy(), np.zeros(labels.shape, dtype=bool)
+    for beside in rng.permutation(len(boxes)) if whole else ():
+        cell = whole[rng.integers(len(whole))]
+        window = widened(boxes[cell], HALO, labels.shape)
+        quarter_turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        mine = _turned(cells[window] == cell + 1, quarter_turns, flip)
+        area = int(np.count_nonzero(cells[boxes[beside]] == beside + 1))
+        place = _place(rng, boxes[beside], area, mine, pasted)
         if place is None:
             continue
-        made += 1
+        new += 1
+        if new > np.iinfo(labels.dtype).max:
+            break
+        near = _turned(_surroundings(cells[window], cell + 1), quarter_turns, flip)
+        light = _turned(lift[:, *window], quarter_turns, flip) * np.exp(rng.uniform(-1, 1) * np.log(BRIGHTER))
         there, covered = pasted[place], mine & (pasted[place] > 0)
-        light *= np.exp(rng.uniform(-np.log(BRIGHTER), np.log(BRIGHTER)))
         stronger = np.abs(light).sum(axis=0) > np.abs(seen[:, *place]).sum(axis=0)
         over = near & ((there == 0) | mine) & stronger
         on_top = not covered.any() or np.abs(light[:, mine]).mean() > np.abs(seen[:, *place][:, covered]).mean()
         seen[:, *place] = np.where(over, light, seen[:, *place])
-        there[mine & ((there == 0) | (covered & stronger if on_top else False))] = last + made
-    if made == 0:
+        changed[place] |= over
+        there[mine & ((there == 0) | (covered & stronger if on_top else False))] = new
+    if not changed.any():
         return None
-    return _as_before(seen + background, image.dtype), pasted
+    picture = image.copy()
+    picture[:, changed] = _as_before(seen[:, changed].astype(np.float64) + background[:, 0], image.dtype)
+    return picture, pasted
 
 
 def _above_background(
@@ -116,29 +124,28 @@ def _inside(box: Window, shape: tuple[int, ...]) -> bool:
     return all(side.start > 0 and side.stop < length for side, length in zip(box, shape, strict=True))
 
 
-def _cut_out(
-    number: int, box: Window, labels: NDArray[Any], lift: NDArray[np.float32]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]:
-    """Pixels of a cell, those with their surroundings that no other cell is nearer to, and their light."""
-    window = widened(box, HALO, labels.shape)
-    mine = labels[window] == number
-    others = (labels[window] != 0) & ~mine
-    away = ndimage.distance_transform_edt(~mine)
+def _surroundings(cells: NDArray[np.intp], cell: int) -> NDArray[np.bool_]:
+    """Pixels of a cell, and those around it that no other cell is nearer to."""
+    mine = cells == cell
+    others = (cells != 0) & ~mine
+    away: NDArray[np.float64] = ndimage.distance_transform_edt(~mine)
     near = away <= HALO
     if others.any():
         near &= away < ndimage.distance_transform_edt(~others)
-    return mine, near, lift[:, *window]
+    return near
 
 
-def _turned(rng: np.random.Generator, *maps: NDArray[Any]) -> list[NDArray[Any]]:
-    """Copies, in one of the 8 ways in which a square lies on itself."""
-    quarter_turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-    return [np.rot90(each[..., ::-1] if flip else each, quarter_turns, (-2, -1)).copy() for each in maps]
+def _turned(values: NDArray[Any], quarter_turns: int, flip: bool) -> NDArray[Any]:
+    """Turn a copy to one of the 8 ways in which a square lies on itself."""
+    return np.rot90(values[..., ::-1] if flip else values, quarter_turns, (-2, -1))
 
 
-def _place(rng: np.random.Generator, box: Window, mine: NDArray[np.bool_], labels: NDArray[Any]) -> Window | None:
+def _place(
+    rng: np.random.Generator, box: Window, area: int, mine: NDArray[np.bool_], labels: NDArray[Any]
+) -> Window | None:
     """Push a copy away from the middle of a cell, in a drawn direction, until it covers no more than it may."""
-    angle, allowed = rng.uniform(0, 2 * np.pi), rng.uniform(0, MOST_COVERED) * np.count_nonzero(mine)
+    angle, share = rng.uniform(0, 2 * np.pi), rng.uniform(0, MOST_COVERED)
+    allowed = share * min(area, int(np.count_nonzero(mine)))
     rows, columns = mine.shape
     middle = [(side.start + side.stop) / 2 for side in box]
     farthest = rows + columns + sum(side.stop - side.start for side in box)
@@ -153,9 +160,9 @@ def _place(rng: np.random.Generator, box: Window, mine: NDArray[np.bool_], label
     return None
 
 
-def _as_before(values: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _as_before(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Round to the numbers that the image holds."""
-    if dtype.kind not in "iu":
-        return values.astype(dtype)
-    limits = np.iinfo(dtype)
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    if dtype.kind == "f":
+        return np.clip(values, limits.min, limits.max).astype(dtype)
     return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)

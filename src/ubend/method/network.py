@@ -661,7 +661,7 @@ def for_prediction(net: UNet, statistics: NDArray[np.float32] | None = None) -> 
     net : UNet
         A trained network; it is not changed.
     statistics : ndarray of float32, shape (2, channels of all layers), optional
-        By which batch normalisation works, from `measure_statistics`; without it by the averages of the training.
+        By which batch normalisation works, of `Measured`; without it by the averages of the training.
 
     Returns
     -------

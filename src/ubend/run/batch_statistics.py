@@ -26,8 +26,8 @@ MOST_PARTS = 2
 """Along rows and along columns: four parts of an image are seen at most."""
 SURER, SURE = 0.03, 0.88
 """An image goes by its own statistics where the mean probability of what the network finds in it is higher by so much
-than by those of the training, and at least so high: in noise it finds things by its own, but is not sure of them
-(docs/benchmarks.md)."""
+than by those of the training, and at least so high, and it still finds half as much. In noise it finds things by its
+own, but is not sure of them (docs/benchmarks.md)."""
 FIXED_BYTES = 8 << 20
 """Of measuring, beside its maps and weights."""
 
@@ -134,13 +134,14 @@ def measure_image(
 
     places = [starts(length, side) for length in shape]
     found = measure_statistics(net, torch.cat([tile(top, left) for top in places[0] for left in places[1]]))
-    sure = how_sure(found.scores, contract)  # of an image with NaN it is NaN
-    surer = sure >= SURE and sure >= how_sure(found.by_training, contract) + SURER
-    return found.statistics if surer else training_statistics(net)
+    sure, area = how_sure(found.scores, contract)
+    sure_before, area_before = how_sure(found.by_training, contract)
+    surer = sure >= max(SURE, sure_before + SURER) and area >= area_before / 2 > 0
+    return found.statistics if surer and np.isfinite(found.statistics).all() else training_statistics(net)
 
 
-def how_sure(scores: torch.Tensor, contract: Contract) -> float:
-    """Tell how probable what a network says is to itself: the mean over the pixels of what it finds.
+def how_sure(scores: torch.Tensor, contract: Contract) -> tuple[float, int]:
+    """Tell how probable what a network finds is to itself: the mean over its pixels, and their number.
 
     Parameters
     ----------
@@ -149,14 +150,14 @@ def how_sure(scores: torch.Tensor, contract: Contract) -> float:
 
     Returns
     -------
-    float
-        0.5 to 1, of the foreground alone where there is one: most of an image may be background, of which a network is
-        sure that sees nothing. 1 where nothing is found.
+    float, int
+        Of the foreground alone where there is one: most of an image may be background, of which a network is sure that
+        sees nothing. 0 and 0 where nothing is found.
     """
     classes = scores[:, :-1] if contract.learns_distance else scores
     highest, which = torch.softmax(classes, dim=1).max(dim=1)
     counted = highest if contract.task.kind == "classes" else highest[which > 0]
-    return float(counted.mean()) if counted.numel() else 1.0
+    return (float(counted.mean()), counted.numel()) if counted.numel() else (0.0, 0)
 
 
 def measuring_bytes(contract: Contract, shape: tuple[int, ...]) -> int:

@@ -32,7 +32,7 @@ from ubend.run.normalisation import count
 from ubend.run.planning import Job, plan_job
 from ubend.run.pooling import CONFIDENCE, Column
 from ubend.run.power_law import MOST_EXTRAPOLATED, PowerLaw
-from ubend.run.preparation import MOST_HELD_OUT, annotated_images, check_finite, count_channels, count_copies
+from ubend.run.preparation import MOST_HELD_OUT, annotated_images, check_finite, count_channels
 from ubend.run.recipe import Recipe, load_recipe
 from ubend.run.training import (
     OnStep,
@@ -358,7 +358,8 @@ def learning_curve(  # noqa: PLR0913
     recipe = with_share(recipe, plan.trainings)
     plan = replace(plan, minutes=recipe.training.minutes, steps=recipe.training.steps)
     with told_if_out_of_memory(recipe):
-        contract = plan_job(recipe, seen, annotated, [], trial=trial, device=chosen, seed=seed, clock=clock).contract
+        planned = plan_job(recipe, seen, annotated, [], trial=trial, device=chosen, seed=seed, clock=clock)
+    contract = planned.contract
     if on_plan is not None:
         on_plan(plan, contract)
     shared = SharedTime(clock, recipe.training.minutes)
@@ -373,7 +374,7 @@ def learning_curve(  # noqa: PLR0913
             of_subset = contract_for(subset, contract)
             told = of_all_trainings(on_step, number - 1, plan.trainings, fold=number, folds=plan.trainings)
             of_one = shared.clock_of(number, pixels)
-            job = Job(of_subset, copies=count_copies(subset, of_subset.recipe, of_subset.task))
+            job = Job(of_subset, copied_pixels=planned.copied_pixels)
             net = train_on(subset, job, device=chosen, seed=seed, clock=of_one, on_step=told)[0].to(chosen)
             began = clock.now()
             for k in held:

@@ -32,7 +32,7 @@ from ubend.run.contract import Contract
 from ubend.run.device import free_memory, mixed_precision
 from ubend.run.normalisation import count
 from ubend.run.prediction import VIEWS
-from ubend.run.preparation import count_channels, count_copies, count_maps, make_contract, prepare
+from ubend.run.preparation import count_channels, count_copies, count_maps, make_contract, prepare, with_copies
 from ubend.run.recipe import Recipe
 from ubend.run.validation import count_choices, tuned_on, tuning_cost
 
@@ -71,8 +71,8 @@ class Job:
         To which the images of both were cut, where there is no time for all.
     weights : dict of str to Tensor, optional
         With which the network begins; without them they are drawn.
-    copies : int
-        Images that are trained on once more with copies of their cells (`preparation.with_copies`).
+    copied_pixels : float
+        Of images that may be trained on once more with copies of their cells (`preparation.with_copies`) at most.
     """
 
     contract: Contract
@@ -85,7 +85,7 @@ class Job:
     validated_pixels: float = math.inf
     tuned_pixels: float = math.inf
     weights: dict[str, torch.Tensor] | None = None
-    copies: int = 0
+    copied_pixels: float = math.inf
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON holds; of the images only how many pixels are used."""
@@ -100,7 +100,7 @@ class Job:
             "tuned_pixels": self.tuned_pixels,
             "validation": self.validation,
             "after": self.after,
-            "copies": self.copies,
+            "copied_pixels": self.copied_pixels,
         }
 
     @classmethod
@@ -124,7 +124,7 @@ class Job:
             values["after"],
             values["validated_pixels"],
             values["tuned_pixels"],
-            copies=values.get("copies", 0),
+            copied_pixels=values["copied_pixels"],
         )
 
     def rehearse(self, net: UNet) -> float:
@@ -187,7 +187,7 @@ def plan_job(
     if not recipe.training.minutes:
         copies = count_copies(images, recipe, task)
         contract = replace(contract, provenance={"plan": [*plan.words, *_copied(copies)]})
-        return Job(contract, None, VALIDATED_AT if held_out else (), list(held_out), chosen_on, copies=copies)
+        return Job(contract, None, VALIDATED_AT if held_out else (), list(held_out), chosen_on)
 
     budget, began = 60 * recipe.training.minutes, clock.now()
     sample = fewer_pixels(images, SAMPLE)
@@ -195,8 +195,12 @@ def plan_job(
     preparing = max(clock.now() - began, 1e-6) / _pixels(sample)  # seconds a pixel
     in_time = PREPARATION_SHARE * budget / preparing  # pixels
     to_prepare = min(in_time, _pixels(images))
-    copies = count_copies(images, recipe, task, in_time - to_prepare)
-    copied = sum(images[copy % len(images)].labels.size for copy in range(copies))
+    began = clock.now()
+    if count_copies(images, recipe, task):
+        with_copies(sample, len(sample), task, seed)
+    copying = preparing + (clock.now() - began) / _pixels(sample)  # seconds a pixel of an image with copies
+    copied_pixels = (in_time - to_prepare) * preparing / copying
+    copies = count_copies(images, recipe, task, copied_pixels)
 
     def step_of(one: Recipe) -> Callable[[], None]:
         network = replace(one.network, in_channels=facts.channels, classes=facts.classes)
@@ -206,7 +210,11 @@ def plan_job(
     plan = make_plan(
         recipe,
         facts,
-        seconds=budget - clock.reserved - clock.seconds() - preparing * (to_prepare + copied),
+        seconds=budget
+        - clock.reserved
+        - clock.seconds()
+        - preparing * to_prepare
+        - copying * copies * _pixels(images) / len(images),
         speed=speed,
         memory=free_memory(device),
         sixteen_bits=mixed_precision(device) is not None,
@@ -232,7 +240,7 @@ def plan_job(
         min(tuning * _pixels(chosen_on), TUNING_SHARE * budget) + CLOSING,  # a guess: no more than it may be
         validated_pixels,
         tuned_pixels,
-        copies=copies,
+        copied_pixels=copied_pixels,
     )
 
 

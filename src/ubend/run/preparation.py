@@ -33,7 +33,7 @@ the annotated images clearly say otherwise."""
 MOST_HELD_OUT = 32
 """Images on which a run is validated at most."""
 MOST_COPIED = 2**24
-"""Pixels of images that are trained on once more with copies of their cells: few images are what these are for."""
+"""Values of images that are trained on once more with copies of their cells: few images are what these are for."""
 
 
 def annotated_images(
@@ -280,23 +280,28 @@ def prepare(
 
 
 def count_copies(images: Sequence[Annotated], recipe: Recipe, task: Task, pixels: float = math.inf) -> int:
-    """Count the copies of images that `with_copies` adds; they have at most so many pixels, and `MOST_COPIED`."""
-    if task.kind != "instances":
+    """Count the copies of images that `with_copies` adds; they have about so many pixels at most, and `MOST_COPIED`."""
+    if task.kind != "instances" or recipe.augmentation.copies == 0:
         return 0
-    wanted = [image.labels.size for image in images] * recipe.augmentation.copies
-    return int(np.searchsorted(np.cumsum(wanted), min(pixels, MOST_COPIED), side="right"))
+    of_all, values = sum(image.labels.size for image in images), sum(image.image.size for image in images)
+    turns = min(pixels / of_all, MOST_COPIED / values, recipe.augmentation.copies)
+    return int(turns * len(images))
 
 
-def with_copies(images: Sequence[Annotated], number: int) -> list[Annotated]:
-    """Add images once more, one after the other, with copies of their cells beside others where there is room."""
+def with_copies(images: Sequence[Annotated], number: int, task: Task, seed: int) -> list[Annotated]:
+    """Add images once more, each in turn, with copies of their cells beside others where there is room."""
     found = list(images)
     for copy in range(number):
-        image = images[copy % len(images)]
+        image = images[copy * max(len(images) // number, 1) % len(images)]  # of many images some, all over the list
         pixels = image.image[None] if image.image.ndim == 2 else np.moveaxis(image.image, -1, 0)
-        pasted = copy_paste(pixels, image.labels, np.random.default_rng((copy, 2)))
+        labels = class_indices(image.labels, task)
+        pasted = copy_paste(pixels, labels, np.random.default_rng((seed, copy, 0, 2)))  # 4 numbers: no stream of a tile
         if pasted is not None:
             seen = pasted[0][0] if image.image.ndim == 2 else np.moveaxis(pasted[0], 0, -1)
-            found.append(replace(image, image=seen, labels=pasted[1]))
+            numbers = pasted[1]
+            if task.ignore_label is not None:  # no copy is what nobody labelled
+                numbers[numbers == task.ignore_label] = numbers.max() + 1
+            found.append(replace(image, image=seen, labels=numbers))
     return found
 
 

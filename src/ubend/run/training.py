@@ -42,6 +42,7 @@ from ubend.run.preparation import (
     annotated_images,
     check_finite,
     count_channels,
+    count_copies,
     fingerprint,
     hold_out,
     like_before,
@@ -229,7 +230,7 @@ def train(  # noqa: PLR0913
     of_model = clock
     if dealt is not None:
         found, of_model = _train_folds(
-            annotated, dealt, contract, device=chosen, seed=seed, clock=clock, on_step=on_step, on_folds=on_folds,
+            annotated, dealt, job, device=chosen, seed=seed, clock=clock, on_step=on_step, on_folds=on_folds,
             keeper=keeper, processes=processes,
         )  # fmt: skip
         contract = replace(contract, objects=found.rules)
@@ -373,7 +374,9 @@ def train_on(
     OutOfMemory
         If a step does not fit the memory; the message names one that may.
     """
-    prepared = prepare(with_copies(images, job.copies), job.contract, job.parts)
+    recipe, task = job.contract.recipe, job.contract.task
+    more = with_copies(images, count_copies(images, recipe, task, job.copied_pixels), task, seed)
+    prepared = prepare(more, job.contract, job.parts)
     with told_if_out_of_memory(job.contract.recipe):
         return fit(
             prepared, job, device=device, seed=seed, clock=clock, on_step=on_step, on_validation=on_validation,
@@ -384,7 +387,7 @@ def train_on(
 def _train_folds(
     images: Sequence[Annotated],
     dealt: Dealt,
-    contract: Contract,
+    job: Job,
     *,
     device: torch.device,
     seed: int,
@@ -395,7 +398,7 @@ def _train_folds(
     processes: Processes,
 ) -> tuple[OutOfFold, Clock]:
     """Train the networks of all folds; return what they say, and the clock of the model."""
-    resumed = keeper is not None and keeper.saved_in(0) is not None
+    resumed, contract = keeper is not None and keeper.saved_in(0) is not None, job.contract
     shared = SharedTime(clock, contract.recipe.training.minutes, chooses_again=resumed)
     shared.calibrate(contract, images[0], device, views=contract.views)
 
@@ -408,8 +411,8 @@ def _train_folds(
             net.load_state_dict(weights)
             return net.eval()
         net, _, _ = train_on(
-            others, Job(of_fold), device=device, seed=seed, clock=of_one, on_step=told, keeper=keeper, fold=fold,
-            processes=processes,
+            others, Job(of_fold, copied_pixels=job.copied_pixels), device=device, seed=seed, clock=of_one, on_step=told,
+            keeper=keeper, fold=fold, processes=processes,
         )  # fmt: skip
         if keeper is not None and processes.first:
             keeper.keep_network(fold, net)
