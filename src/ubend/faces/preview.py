@@ -463,11 +463,16 @@ def _legend(contract: Contract, size: int, border: int, tiles: int) -> Iterator[
             f"Background between near objects weighs up to {energy.w0:g} more; σ = {energy.sigma:g} px. "
             f"Classes are {'balanced by their frequency' if energy.balance == 'frequency' else 'not balanced'}.",
         )
+    copied = (
+        ", and in some images cells are copied beside others"
+        if bend.copies and contract.task.kind == "instances"
+        else ""
+    )
     yield (
         "Samples",
         f"Bent on a {bend.elastic_points}×{bend.elastic_points} grid by σ = {bend.elastic_sigma:g} px, turned up to "
         f"±{bend.rotation:g}°{', mirrored' if bend.flip else ''}, magnified up to ×{bend.zoom:g}; contrast, "
-        f"brightness and curve vary, noise is added. All at random, by the seed.",
+        f"brightness and curve vary, noise is added{copied}. All at random, by the seed.",
     )
     yield (
         "The grid",
