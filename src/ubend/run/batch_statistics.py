@@ -24,7 +24,7 @@ from ubend.run.recipe import Recipe
 
 MOST_PARTS = 2
 """Along rows and along columns: four parts of an image are seen at most."""
-SURER, SURE = 0.03, 0.88
+SURER, SURE = 0.03, 0.85
 """An image goes by its own statistics where the mean probability of what the network finds in it is higher by so much
 than by those of the training, and at least so high, and it still finds half as much. In noise it finds things by its
 own, but is not sure of them (docs/benchmarks.md)."""
