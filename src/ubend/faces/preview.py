@@ -464,7 +464,7 @@ def _legend(contract: Contract, size: int, border: int, tiles: int) -> Iterator[
             f"Classes are {'balanced by their frequency' if energy.balance == 'frequency' else 'not balanced'}.",
         )
     copied = (
-        ", and in some images cells are copied beside others"
+        ", and cells that differ from the background are copied beside others"
         if bend.copies and contract.task.kind == "instances"
         else ""
     )
