@@ -32,25 +32,23 @@ def test_target_and_weights_are_those_of_training(tiny):
     np.testing.assert_allclose(source.weights, border_weights(images[0].labels, class_weights=(1.0, 1.0)))
 
 
-def test_images_with_copies_of_cells_are_shown_among_the_samples(tiny, monkeypatch):
+def test_images_with_copies_of_cells_are_shown_among_the_samples(tiny, tmp_path, monkeypatch):
     recipe = replace(tiny, augmentation=replace(tiny.augmentation, copies=2))
     images = annotated("nuclei", 1)
     ready = prepare_preview(images, recipe=recipe)
-    [given] = ready.copies
+    given = preview._copies(images[0], ready.contract, 0)
     assert len(given) == 2
     assert all((one.classes > 0).sum() > (ready.prepared[0].classes > 0).sum() for one in given)
     drawn_from = []
     monkeypatch.setattr(
         preview, "draw_tile", lambda of, *a, **more: drawn_from.append(len(of)) or draw_tile(of, *a, **more)
     )
-    figure = Figure()
-    preview._draw_samples(figure.subplots(1, 4), figure.subplots(1, 4), (ready.prepared[0], *given), ready.contract, 0)
+    save_preview(tmp_path / "a.png", ready, 0)
     assert drawn_from == [3] * 8
     assert "copied beside others" in " ".join(text for _, text in preview._legend(ready.contract, 64, 20, 1))
-    assert prepare_preview(images, recipe=tiny).copies == ((),)
-    assert "copied" not in " ".join(
-        text for _, text in preview._legend(prepare_preview(images, recipe=tiny).contract, 64, 20, 1)
-    )
+    without = prepare_preview(images, recipe=tiny).contract
+    assert preview._copies(images[0], without, 0) == []
+    assert "copied" not in " ".join(text for _, text in preview._legend(without, 64, 20, 1))
 
 
 def test_the_gaps_are_what_the_target_has_lost(tiny):

@@ -131,6 +131,15 @@ def test_gray_values_stay_in_their_range(dtype):
     assert (seen.max() == 255) if dtype == np.uint8 else (seen.max() > 255)
 
 
+def test_an_image_of_yes_and_no():
+    image, labels = discs(APART, level=1, background=0, dtype=bool)
+    seen, now = copy_paste(image, labels, np.random.default_rng(0))
+    assert seen.dtype == bool
+    assert not seen[0][now == 0].any()
+    assert seen[0][labels > 0].all()
+    assert now.max() > 5
+
+
 def test_wrong_labels():
     with pytest.raises(InputError, match="whole numbers"):
         copy_paste(np.zeros((1, 3, 3)), np.zeros((3, 3)), np.random.default_rng(0))
@@ -159,7 +168,7 @@ def test_a_small_cell_is_not_covered_by_a_large_copy():
     image, labels = discs([(70, 70)], radius=16)
     labels[disk((20, 20), 3)] = 2
     image[0][labels == 2] = 100
-    for seed in range(40):
-        found = copy_paste(image, labels, np.random.default_rng(seed))
-        if found is not None:
-            assert np.count_nonzero(found[1] == 2) >= 0.5 * np.count_nonzero(labels == 2)
+    found = [copy_paste(image, labels, np.random.default_rng(seed)) for seed in range(40)]
+    beside = [now for _, now in filter(None, found) if now.max() == 4]  # both have a copy beside them
+    assert len(beside) > 5
+    assert all(np.count_nonzero(now == 2) >= 0.5 * np.count_nonzero(labels == 2) for now in beside)

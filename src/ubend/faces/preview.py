@@ -68,14 +68,11 @@ class Preview:
         The same, with targets and weights.
     contract : Contract
         What would be trained: the recipe, with what it leaves to the data settled.
-    copies : tuple of tuple of TrainingImage
-        Of each image, those in which its cells are copied beside others (`copies` of the recipe).
     """
 
     images: tuple[Annotated, ...]
     prepared: tuple[TrainingImage, ...]
     contract: Contract
-    copies: tuple[tuple[TrainingImage, ...], ...]
 
 
 def prepare_preview(
@@ -113,19 +110,17 @@ def prepare_preview(
     contract = make_contract(make_plan(recipe, facts).recipe, seen, images)
     parts: list[Part] = [(k, *middle_of(image.labels.shape, LARGEST_SIDE)) for k, image in enumerate(images)]
     prepared = prepare(images, contract, parts)
-    shown = [
+    shown = (
         replace(images[k], image=images[k].image[rows, columns], labels=images[k].labels[rows, columns])
         for k, rows, columns in parts
-    ]
-    copies = [_copies(image, contract) for image in shown]
-    return Preview(tuple(shown), tuple(prepared), contract, tuple(copies))
+    )
+    return Preview(tuple(shown), tuple(prepared), contract)
 
 
-def _copies(image: Annotated, contract: Contract) -> tuple[TrainingImage, ...]:
-    """Prepare an image as it is given again."""
-    task = contract.task
-    more = with_copies([image], count_copies([image], contract.recipe, task), task, seed=0)[1:]
-    return tuple(prepare(more, contract, check=False)) if more else ()
+def _copies(image: Annotated, contract: Contract, seed: int) -> list[TrainingImage]:
+    """Prepare an image as training has it once more, with copies of its cells beside others."""
+    more = with_copies([image], count_copies([image], contract.recipe, contract.task), contract.task, seed)[1:]
+    return prepare(more, contract, check=False) if more else []
 
 
 def save_preview(path: Path, preview: Preview, number: int, *, seed: int = 0, overwrite: bool = False) -> None:
@@ -163,7 +158,7 @@ def save_preview(path: Path, preview: Preview, number: int, *, seed: int = 0, ov
             tops, ((across, maps), (sample, sample), (sample, sample)), (panels, SAMPLES, SAMPLES), strict=False)
     ]  # fmt: skip
     draw_maps(rows[0], image, source, contract)
-    _draw_samples(rows[1], rows[2], (source, *preview.copies[number]), contract, seed)
+    _draw_samples(rows[1], rows[2], (source, *_copies(image, contract, seed)), contract, seed)
     picture, legend = _row(figure, tops[3], (_TILE, _TILE), 2)
     letter = "h" if source.distance is not None else "g"
     _explain(legend, contract, *draw_tiling(picture, image, contract, letter=letter))

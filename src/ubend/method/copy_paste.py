@@ -162,7 +162,8 @@ def _place(
 
 def _as_before(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Round to the numbers that the image holds."""
+    if dtype.kind == "b":
+        return values > 0.5
     limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
-    if dtype.kind == "f":
-        return np.clip(values, limits.min, limits.max).astype(dtype)
-    return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
+    numbers = np.rint(values) if dtype.kind in "iu" else values
+    return np.clip(numbers, limits.min, limits.max).astype(dtype)

@@ -201,6 +201,7 @@ def plan_job(
     copying = preparing + (clock.now() - began) / _pixels(sample)  # seconds a pixel of an image with copies
     copied_pixels = (in_time - to_prepare) * preparing / copying
     copies = count_copies(images, recipe, task, copied_pixels)
+    prepared_in = preparing * to_prepare + copying * copies * _pixels(images) / len(images)
 
     def step_of(one: Recipe) -> Callable[[], None]:
         network = replace(one.network, in_channels=facts.channels, classes=facts.classes)
@@ -210,11 +211,7 @@ def plan_job(
     plan = make_plan(
         recipe,
         facts,
-        seconds=budget
-        - clock.reserved
-        - clock.seconds()
-        - preparing * to_prepare
-        - copying * copies * _pixels(images) / len(images),
+        seconds=budget - clock.reserved - clock.seconds() - prepared_in,
         speed=speed,
         memory=free_memory(device),
         sixteen_bits=mixed_precision(device) is not None,
