@@ -233,7 +233,7 @@ def test_nor_does_the_number_of_processes_and_threads(tmp_path):
 
 @pytest.mark.parametrize("views", ["one", "dihedral", "rotations"])
 def test_threads_change_no_bit(views, model, instance_model):
-    image = np.random.default_rng(3).integers(0, 255, (153, 131), np.uint8)
+    image = np.random.default_rng(3).integers(0, 255, (83, 71), np.uint8)
     before, found = torch.get_num_threads(), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)

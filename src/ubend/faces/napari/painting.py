@@ -105,10 +105,10 @@ def corrected(painted: NDArray[Any], result: NDArray[Any], *, numbers: bool) -> 
     """
     filled = painting_of(result)
     if numbers:
-        own = np.bincount(filled.ravel())
-        covered = np.bincount(filled[painted >= FIRST], minlength=own.size)
-        again = np.flatnonzero(2 * covered > own)
-        filled[np.isin(filled, again[again >= FIRST])] = BACKGROUND
+        cells, cell_of, own = np.unique(filled, return_inverse=True, return_counts=True)
+        cell_of = cell_of.reshape(filled.shape)
+        covered = np.bincount(cell_of[painted >= FIRST], minlength=own.size)
+        filled[((2 * covered > own) & (cells >= FIRST))[cell_of]] = BACKGROUND
         filled[filled >= FIRST] += max(0, int(painted.max(initial=0)) - BACKGROUND)
     return np.where(painted == NOTHING, filled, painted).astype(np.int32)
 
