@@ -50,6 +50,18 @@ def five_slices(names: list[str]) -> Split:
     return Split(chosen, names[18:24], "V_Rand", 0.9728, "slices 1, 5, 9, 13, 17, scored on 18–23", "isbi2012_em")
 
 
+def spread(names: list[str]) -> Split:
+    test = names[3::4]
+    train = [name for name in names if name not in test]
+    return Split(train, test, "V_Rand", 0.98, "18 slices, scored on 3, 7, 11, 15, 19, 23 between them", "isbi2012_em")
+
+
+def five_spread(names: list[str]) -> Split:
+    train = names[2::5]
+    test = [name for name in names if name not in train]
+    return Split(train, test, "V_Rand", 0.9728, "slices 2, 7, 12, 17, 22, scored on the 19 others", "isbi2012_em")
+
+
 def one_slice(names: list[str]) -> Split:
     return Split(names[9:10], names[18:24], "V_Rand", math.nan, "slice 9, scored on 18–23", "isbi2012_em")
 
@@ -85,8 +97,9 @@ def dic_hela(names: list[str]) -> Split:
 
 
 SETS = {
-    "isbi2012_em": isbi2012_em, "isbi2012_em, 5": five_slices, "isbi2012_em, 1": one_slice, "vnc_sstem": vnc_sstem,
-    "dsb2018": dsb2018, "dsb2018, again": dsb2018_again, "dic_hela": dic_hela,
+    "isbi2012_em": isbi2012_em, "isbi2012_em, spread": spread, "isbi2012_em, 5": five_slices,
+    "isbi2012_em, 5 spread": five_spread, "isbi2012_em, 1": one_slice, "vnc_sstem": vnc_sstem, "dsb2018": dsb2018,
+    "dsb2018, again": dsb2018_again, "dic_hela": dic_hela,
 }  # fmt: skip
 
 
