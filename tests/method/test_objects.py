@@ -37,12 +37,20 @@ def test_small_objects_are_dropped_and_numbers_stay_contiguous():
     np.testing.assert_array_equal(foreground_to_objects(mask, ObjectRules(smallest=4, gap=0)), np.zeros((1, 9)))
 
 
-def test_objects_that_are_nowhere_sure_are_dropped():
-    probability = np.array([[0.6, 0.7, 0.6, 0.1, 0.6, 0.9, 0.1, 0.8]])
-    rules = ObjectRules(surest=0.8, gap=0)
+def test_objects_that_are_not_sure_on_average_are_dropped():
+    probability = np.array([[0.6, 0.9, 0.6, 0.1, 0.75, 0.875, 0.1, 0.8125]])
+    rules = ObjectRules(certainty=0.8125, gap=0)
     np.testing.assert_array_equal(foreground_to_objects(probability, rules), [[0, 0, 0, 0, 1, 1, 0, 2]])
-    one = ObjectRules(surest=0.81, gap=0)
-    np.testing.assert_array_equal(foreground_to_objects(probability, one), [[0, 0, 0, 0, 1, 1, 0, 0]])
+    one = ObjectRules(certainty=0.82, gap=0)
+    np.testing.assert_array_equal(foreground_to_objects(probability, one), np.zeros((1, 8)))
+    mask = np.array([[1, 0, 1, 1]], bool)
+    np.testing.assert_array_equal(foreground_to_objects(mask, ObjectRules(certainty=1.0, gap=0)), [[1, 0, 2, 2]])
+
+
+def test_the_certainty_is_that_before_the_gap_goes_back():
+    probability = np.array([[0.9, 0.9, 0.1, 0.1, 0.9, 0.9]])
+    found = foreground_to_objects(probability, ObjectRules(certainty=0.8, gap=1))
+    np.testing.assert_array_equal(found, [[1, 1, 1, 2, 2, 2]])
 
 
 def test_gap_goes_back_to_the_nearest_object():
@@ -119,7 +127,7 @@ def test_refuses_what_is_no_probability(probability, message):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"threshold": 1.0}, {"threshold": -0.1}, {"smallest": -1}, {"surest": 1.1}, {"gap": 0.5}, {"fill_holes": 1}],
+    [{"threshold": 1.0}, {"threshold": -0.1}, {"smallest": -1}, {"certainty": 1.1}, {"gap": 0.5}, {"fill_holes": 1}],
 )
 def test_refuses_a_parameter_out_of_range(wrong):
     with pytest.raises(InputError, match=f"{next(iter(wrong))} is"):
@@ -255,7 +263,7 @@ def test_blocks_change_nothing(seed, block, learned):
     smooth = ndimage.gaussian_filter(rng.random((37, 50)), 1.5)
     probability = (smooth - smooth.min()) / np.ptp(smooth)
     distance = ndimage.gaussian_filter(rng.random((37, 50)), 1) if learned else None
-    rules = ObjectRules(split=0.02 if learned else 0.75, smallest=4, surest=0.7, fill_holes=True)
+    rules = ObjectRules(split=0.02 if learned else 0.75, smallest=4, certainty=0.7, fill_holes=True)
     whole = foreground_to_objects(probability, rules, distance=distance)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objects, "_BLOCK", block)

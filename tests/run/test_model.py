@@ -69,15 +69,28 @@ def test_a_model_of_format_version_1_still_loads(instance_model, tmp_path):
 
     old = load(rewritten(path, as_it_was, format_version="1"))
     assert old.contract.objects == replace(
-        instance_model.contract.objects, threshold=0.65, split=1.5, surest=0.0, fill_holes=False
+        instance_model.contract.objects, threshold=0.65, split=1.5, certainty=0.0, fill_holes=False
     )
 
 
 def test_a_file_of_the_second_version_dropped_no_unsure_objects(instance_model, tmp_path):
     path = tmp_path / "cells.safetensors"
     instance_model.save(path)
-    old = load(rewritten(path, lambda contract: contract["objects"].pop("surest"), format_version="2"))
-    assert old.contract.objects == replace(instance_model.contract.objects, surest=0.0)
+    old = load(rewritten(path, lambda contract: contract["objects"].pop("certainty"), format_version="2"))
+    assert old.contract.objects == replace(instance_model.contract.objects, certainty=0.0)
+
+
+@pytest.mark.parametrize(("surest", "certainty"), [(0.8, 0.75), (0.9, 0.75), (0.7, 0.7), (0.0, 0.0)])
+def test_until_the_sixth_version_an_object_had_to_be_sure_somewhere(surest, certainty, instance_model, tmp_path):
+    path = tmp_path / "cells.safetensors"
+    instance_model.save(path)
+
+    def as_it_was(contract):
+        del contract["objects"]["certainty"]
+        contract["objects"]["surest"] = surest
+
+    old = load(rewritten(path, as_it_was, format_version="6"))
+    assert old.contract.objects == replace(instance_model.contract.objects, certainty=certainty)
 
 
 VERSION_3 = {

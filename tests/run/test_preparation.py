@@ -181,16 +181,16 @@ def test_names_of_classes(tiny):
     assert make_contract(tiny, Task("binary", (0, 7), None), named).class_names == ()
 
 
-def test_smallest_object_is_a_quarter_of_the_small_ones(tiny):
+def test_smallest_object_is_half_of_the_small_ones(tiny):
     labels = np.zeros((30, 30), int)
     labels[:10, :10], labels[20:, 20:], labels[0, 29] = 1, 2, 255  # two objects of 100 pixels; 255 is no object
     contract = make_contract(tiny, Task("instances", (), 255), [annotated(labels)])
-    assert contract.objects.smallest == 25
-    assert contract.objects.surest == contract.objects.split == 0  # nothing more without a learned distance
+    assert contract.objects.smallest == 50
+    assert contract.objects.certainty == contract.objects.split == 0  # nothing more without a learned distance
     distance = make_contract(
         replace(tiny, energy=replace(tiny.energy, distance=1.0)), contract.task, [annotated(labels)]
     )
-    assert distance.objects.surest == 0.8
+    assert distance.objects.certainty == 0.75
     assert distance.objects.split == 0.2
 
 

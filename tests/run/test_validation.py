@@ -182,20 +182,20 @@ def test_of_few_images_a_choice_must_be_better_by_more(contract, images, gain, t
     ],
 )
 def test_where_little_is_found_little_more_is_much(contract, before, after, taken):
-    rules = ObjectRules(surest=0.8)
+    rules = ObjectRules(certainty=0.8)
 
     def score(candidate):
-        return after if candidate.surest == 0.0 else before
+        return after if candidate.certainty == 0.0 else before
 
-    assert (best_rules(rules, contract, score, objects=10**6).surest == 0.0) == taken
+    assert (best_rules(rules, contract, score, objects=10**6).certainty == 0.0) == taken
 
 
 @pytest.mark.usefixtures("image_is_probability")
 def test_rules_that_find_nothing_give_way(contract):
     image, truth = squares()
     image[truth > 0] = 0.7
-    start = replace(contract, objects=ObjectRules(surest=0.8))
-    assert choice(start, image, truth, times=1).surest == 0.0
+    start = replace(contract, objects=ObjectRules(certainty=0.8))
+    assert choice(start, image, truth, times=1).certainty == 0.0
 
 
 def test_the_depth_that_is_tried_first_is_that_of_the_start():
@@ -215,9 +215,9 @@ def test_precision_of_all_and_without_each():
 @pytest.mark.usefixtures("image_is_probability")
 def test_how_sure_an_object_must_be_is_chosen(contract):
     image, truth = squares()
-    image[truth > 0], image[50:53, 50:53] = 0.95, 0.85  # a speck, sure enough for 0.8
-    start = replace(contract, objects=ObjectRules(surest=0.8, smallest=1))
-    assert choice(start, image, truth).surest == 0.9
+    image[truth > 0], image[50:53, 50:53] = 0.95, 0.82  # a speck, sure enough for 0.8
+    start = replace(contract, objects=ObjectRules(certainty=0.8, smallest=1))
+    assert choice(start, image, truth).certainty == 0.85
 
 
 @pytest.mark.usefixtures("image_is_probability")

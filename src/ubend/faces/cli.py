@@ -307,10 +307,10 @@ def predict(
     smallest: Annotated[
         int | None, typer.Option(help="Drop objects of fewer pixels.", rich_help_panel=OTHER_RULES)
     ] = None,
-    surest: Annotated[
+    certainty: Annotated[
         float | None,
         typer.Option(
-            help="Drop objects that nowhere reach this probability of foreground.", rich_help_panel=OTHER_RULES
+            help="Drop objects whose pixels do not reach this probability on average.", rich_help_panel=OTHER_RULES
         ),
     ] = None,
     fill_holes: Annotated[
@@ -365,7 +365,7 @@ def predict(
     limit = None if memory is None else parse_bytes(memory)
     loaded = load(model, device=device)
     asked = {
-        "threshold": threshold, "split": split, "smallest": smallest, "surest": surest, "fill_holes": fill_holes,
+        "threshold": threshold, "split": split, "smallest": smallest, "certainty": certainty, "fill_holes": fill_holes,
         "gap": gap, "clear_border": clear_border,
     }  # fmt: skip
     loaded.contract = _with_rules(loaded.contract, {name: value for name, value in asked.items() if value is not None})

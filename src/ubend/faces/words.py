@@ -23,7 +23,7 @@ def rules_in_words(contract: Contract) -> str:
     parted = f"cut apart at narrow places (split {rules.split:g}{'' if contract.learns_distance else ' px'})"
     dropped = [
         *[f"of fewer than {count(rules.smallest, 'pixel')} (smallest)"] * (rules.smallest > 1),
-        *[f"nowhere above {rules.surest:g} (surest)"] * (rules.surest > rules.threshold),
+        *[f"below {rules.certainty:g} on average (certainty)"] * (rules.certainty > rules.threshold),
         *["cut by the border of the image"] * rules.clear_border,
     ]
     return "; ".join(

@@ -119,7 +119,7 @@ class _Table:
 
     first: NDArray[np.int64]
     area: NDArray[np.int64]
-    highest: NDArray[np.float64]
+    belief: NDArray[np.int64]
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
 
@@ -132,14 +132,14 @@ class _Table:
         first, start = (
             np.full((groups + 1, *one.shape[1:]), np.iinfo(np.int64).max) for one in (self.first, self.start)
         )
-        area, highest = np.zeros(groups + 1, np.int64), np.zeros(groups + 1)
+        area, belief = np.zeros(groups + 1, np.int64), np.zeros(groups + 1, np.int64)
         stop = np.zeros((groups + 1, 2), np.int64)
         np.minimum.at(first, group_of, self.first)
         np.add.at(area, group_of, self.area)
-        np.maximum.at(highest, group_of, self.highest)
+        np.add.at(belief, group_of, self.belief)
         np.minimum.at(start, group_of, self.start)
         np.maximum.at(stop, group_of, self.stop)
-        return _Table(first, area, highest, start, stop)
+        return _Table(first, area, belief, start, stop)
 
 
 def _one_after_the_other(tables: list[_Table]) -> _Table:
@@ -149,7 +149,7 @@ def _one_after_the_other(tables: list[_Table]) -> _Table:
         arrays = [getattr(table, name) for table in tables]
         return np.concatenate([arrays[0][:1], *(array[1:] for array in arrays)])
 
-    return _Table(chained("first"), chained("area"), chained("highest"), chained("start"), chained("stop"))
+    return _Table(chained("first"), chained("area"), chained("belief"), chained("start"), chained("stop"))
 
 
 def _look_up(
@@ -159,21 +159,22 @@ def _look_up(
     row, column = np.divmod(steps.first_pixels(labels, count), labels.shape[1])
     corner = np.array([side.start for side in window])
     start, stop = np.zeros((count + 1, 2), np.int64), np.zeros((count + 1, 2), np.int64)
+    none = np.zeros(count + 1, np.int64)
     if rules.split > 0:
         boxes = np.array([[(side.start, side.stop) for side in box] for box in ndimage.find_objects(labels)])
         boxes = boxes.reshape(count, 2, 2) + corner[:, None]
         start[1:], stop[1:] = boxes[..., 0], boxes[..., 1]
     return _Table(
         first=(row + corner[0]) * columns + column + corner[1],
-        area=steps.areas(labels, count) if rules.smallest > 1 else np.zeros(count + 1, np.int64),
-        highest=np.zeros(count + 1) if probability is None else steps.highest(labels, count, probability),
+        area=steps.areas(labels, count) if rules.smallest > 1 or _asks_certainty(rules) else none,
+        belief=none if probability is None else steps.belief(labels, count, probability),
         start=start,
         stop=stop,
     )
 
 
-def _asks_surest(rules: ObjectRules) -> bool:
-    return rules.surest > rules.threshold  # otherwise every object reaches it
+def _asks_certainty(rules: ObjectRules) -> bool:
+    return rules.certainty > rules.threshold  # otherwise every object reaches it
 
 
 def _label(
@@ -185,7 +186,7 @@ def _label(
     for done, window in enumerate(windows, start=1):
         probability = np.asarray(foreground[window])
         labels, found = steps.components(probability, rules.threshold)
-        tables.append(_look_up(labels, found, window, columns, rules, probability if _asks_surest(rules) else None))
+        tables.append(_look_up(labels, found, window, columns, rules, probability if _asks_certainty(rules) else None))
         pieces = np.where(labels > 0, labels.astype(np.int64) + count, 0)
         out[window] = pieces.astype(np.uint32)
         pairs += [_pairs(seam, directions=2) for seam in seams.beside(window, pieces)]
@@ -219,7 +220,7 @@ def _part(
     boxes = components.start[1:], components.stop[1:]
     windows = steps.part(read, *boxes, shape, distance, rules.split, side=side, on_group=tell.share)
     for window, parts, found in windows:
-        probability = np.asarray(foreground[window]) if _asks_surest(rules) else None
+        probability = np.asarray(foreground[window]) if _asks_certainty(rules) else None
         tables.append(_look_up(parts, found, window, shape[1], rules, probability))
         values, there = np.asarray(out[window]), parts > 0
         parted.append(np.unique(component_of[values[there]]))
@@ -238,8 +239,8 @@ def _kept(
     keep = found.first != _GONE
     if rules.smallest > 1:
         keep &= found.area >= rules.smallest
-    if _asks_surest(rules):
-        keep &= found.highest >= rules.surest
+    if _asks_certainty(rules):
+        keep &= steps.certain(found.belief, found.area, rules.certainty)
     keep[0] = False
     closed_up, _ = steps.closed_up(keep)
     first = np.append(found.first[:1], found.first[keep])

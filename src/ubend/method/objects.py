@@ -29,6 +29,7 @@ __all__ = ["ObjectRules", "foreground_to_objects"]
 _LONGEST_WAY_ACROSS = (
     1.3  # of 2 · gap + 1: covers a gap cut along a diagonal (3.83 px), not a straight one of 3 px (4 px)
 )
+_UNIT = 1 << 20  # parts of a probability: whole numbers add up alike in any order
 _BLOCK = 1024  # rows and columns that are worked on at a time: bounds the memory, changes nothing else
 _EIGHT = np.ones((3, 3))
 _FORWARD = ((0, 1), (1, 0), (1, 1), (1, -1))  # each pair of 8-connected neighbours once
@@ -50,8 +51,9 @@ class ObjectRules:
         distance to the border falls from either body to the waist between them.
     smallest : int
         Pixels of the smallest object to keep, counted before the gap goes back.
-    surest : float
-        Probability that the surest pixel of an object must reach for it to be kept: specks of half-belief go.
+    certainty : float
+        Probability of foreground that the pixels of an object must reach on average for it to be kept, counted before
+        the gap goes back: specks of half-belief go. Not above the threshold it drops nothing.
     fill_holes : bool
         Whether background that one object encloses becomes part of it.
     gap : int
@@ -73,7 +75,7 @@ class ObjectRules:
     threshold: float = 0.5
     split: float = 0.0
     smallest: int = 0
-    surest: float = 0.0
+    certainty: float = 0.0
     fill_holes: bool = False
     gap: int = 1
     clear_border: bool = False
@@ -81,8 +83,8 @@ class ObjectRules:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < 1:
             raise InputError(f"threshold is {self.threshold}; allowed is a probability from 0 to below 1, usually 0.5.")
-        if not 0 <= self.surest <= 1:
-            raise InputError(f"surest is {self.surest}; allowed is a probability from 0 to 1, 0 to drop nothing.")
+        if not 0 <= self.certainty <= 1:
+            raise InputError(f"certainty is {self.certainty}; allowed is a probability from 0 to 1, 0 to drop nothing.")
         if not 0 <= self.split < np.inf:
             raise InputError(f"split is {self.split}; allowed is a number from 0 on, 0 to part nothing.")
         for name in ("smallest", "gap"):
@@ -103,7 +105,8 @@ def foreground_to_objects(
     2. With `split`, an object is parted by a watershed on its height, from all tops that stand more than `split` above
        the saddle towards a higher one (their dynamics). The height is `distance`, or without it the Euclidean distance
        to the nearest pixel that is not foreground.
-    3. Objects of fewer than `smallest` pixels are dropped, and those that nowhere reach the probability `surest`.
+    3. Objects of fewer than `smallest` pixels are dropped, and those whose pixels do not reach the probability `certainty` on
+       average.
     4. The gap goes back: a background pixel whose distances to the nearest and the second nearest object add up to at
        most ``1.3 * (2 * gap + 1)`` pixels joins the nearest one. That is what `separate_touching` took; true background
        of up to ``2 * gap`` pixels between two objects cannot be told from it and is filled too.
@@ -155,8 +158,9 @@ def foreground_to_objects(
         )  # of equally near objects the first gets a gap
     if rules.smallest > 1:
         labels, objects = _keep(labels, areas(labels, objects) >= rules.smallest)
-    if rules.surest > rules.threshold and objects > 0:
-        labels, objects = _keep(labels, highest(labels, objects, foreground_probability) >= rules.surest)
+    if rules.certainty > rules.threshold and objects > 0:
+        sums = belief(labels, objects, foreground_probability)
+        labels, objects = _keep(labels, certain(sums, areas(labels, objects), rules.certainty))
     if rules.gap > 0 and objects > 1:
         labels = with_gap(labels, rules.gap)
     if rules.fill_holes and objects > 0:
@@ -505,8 +509,8 @@ def areas(labels: _Labels, objects: int) -> NDArray[np.int64]:
     return counts
 
 
-def highest(labels: _Labels, objects: int, values: NDArray[Any]) -> NDArray[np.float64]:
-    """Find the highest value of the objects 1 to n.
+def belief(labels: _Labels, objects: int, probability: NDArray[Any]) -> NDArray[np.int64]:
+    """Sum the probability over the objects 1 to n, in whole units, so that no order of the pixels changes a sum.
 
     Parameters
     ----------
@@ -514,24 +518,48 @@ def highest(labels: _Labels, objects: int, values: NDArray[Any]) -> NDArray[np.f
         Objects by number.
     objects : int
         n.
-    values : ndarray, shape (rows, columns)
-        Values from 0 on.
+    probability : ndarray, shape (rows, columns)
+        From 0 to 1.
 
     Returns
     -------
-    ndarray of float64, shape (n + 1,)
-        0 for the background.
+    ndarray of int64, shape (n + 1,)
+        In units of 2⁻²⁰; 0 for the background.
 
     Examples
     --------
-    >>> highest(np.array([[0, 2, 2, 1]], np.int32), 2, np.array([[0.9, 0.5, 0.75, 0.25]])).tolist()
-    [0.0, 0.25, 0.75]
+    >>> (belief(np.array([[0, 2, 2, 1]], np.int32), 2, np.array([[0.9, 0.5, 0.75, 0.25]])) / 2**20).tolist()
+    [0.0, 0.25, 1.25]
     """
-    found = np.zeros(objects + 1)
+    sums = np.zeros(objects + 1, dtype=np.int64)
     for _, band in _bands(0, len(labels)):
-        inside = labels[band] > 0
-        np.maximum.at(found, labels[band][inside].astype(np.intp), values[band][inside].astype(np.float64))
-    return found
+        units = np.rint(probability[band].ravel() * float(_UNIT))  # their sum is exact up to 2³³ pixels
+        sums += np.bincount(labels[band].ravel(), units, minlength=objects + 1).astype(np.int64)
+    sums[0] = 0
+    return sums
+
+
+def certain(sums: NDArray[np.int64], area: NDArray[np.int64], certainty: float) -> NDArray[np.bool_]:
+    """Tell which objects reach a probability on average.
+
+    Parameters
+    ----------
+    sums, area : ndarray of int64, shape (n + 1,)
+        As `belief` and `areas` give them.
+    certainty : float
+        As in `ObjectRules`.
+
+    Returns
+    -------
+    ndarray of bool, shape (n + 1,)
+
+    Examples
+    --------
+    >>> certain(np.array([0, 2**20, 3 * 2**18]), np.array([9, 1, 1]), 0.8).tolist()
+    [False, True, False]
+    """
+    reached: NDArray[np.bool_] = sums >= np.rint(certainty * _UNIT) * area
+    return reached
 
 
 def first_pixels(labels: _Labels, objects: int) -> NDArray[np.int64]:

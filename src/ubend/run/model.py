@@ -22,8 +22,8 @@ from ubend.run.device import choose_device
 from ubend.run.labels import predict_labels
 from ubend.run.prediction import OnSmallerTile, OnTile, predict_probabilities
 
-FORMAT_VERSION = 6
-"""6 may work by the statistics of each image; 5 may work at half or a quarter of the resolution; 4 tells what the
+FORMAT_VERSION = 7
+"""7 asks what objects reach on average, 3 to 6 what they reach somewhere; 6 may work by the statistics of each image; 5 may work at half or a quarter of the resolution; 4 tells what the
 training images looked like, and names; 3 has one more rule for objects; 2 kept them together; 1 four apart."""
 FILE_NAME = "model.safetensors"
 
@@ -200,8 +200,11 @@ def _contract_values(metadata: dict[str, str]) -> Any:
         old = {"gap": "gap", "smallest_object": "smallest", "threshold": "threshold", "split": "split"}
         rules = dataclasses.asdict(ObjectRules()) | {new: values[key] for key, new in old.items()}
         values = {key: value for key, value in values.items() if key not in old} | {"objects": rules}
-    if format_version == 2:
-        values = values | {"objects": {"surest": 0.0} | values["objects"]}
+    elif isinstance(values.get("objects"), dict):
+        rules = dict(values["objects"])
+        surest = rules.pop("surest", 0.0)
+        certainty = min(surest, 0.75) if isinstance(surest, (int, float)) else surest  # a mean lies below a maximum
+        values = values | {"objects": {"certainty": certainty} | rules}
     return {"channel_names": (), "class_names": (), "reference": None} | values
 
 

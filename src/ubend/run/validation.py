@@ -168,7 +168,7 @@ def _choices(rules: ObjectRules, splits: tuple[float, ...]) -> tuple[tuple[str, 
     return (
         ("split", splits),
         ("threshold", THRESHOLDS),
-        ("surest", (rules.surest, 0.9, 0.0)),
+        ("certainty", (rules.certainty, 0.85, 0.0)),
         ("smallest", (rules.smallest, rules.smallest // 2)),
         ("fill_holes", (True, False)),
         ("gap", (rules.gap, 0)),
