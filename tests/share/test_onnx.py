@@ -195,10 +195,10 @@ def test_files_that_are_none_of_ours(tmp_path):
         share.OnnxModel(tmp_path / "text.onnx")
     with pytest.raises(ModelFileError, match="none that `ubend export` wrote"):
         share.OnnxModel(saved(tmp_path / "other.onnx"))
-    with pytest.raises(ModelFileError, match="format version 2, this program reads 1"):
-        share.OnnxModel(saved(tmp_path / "newer.onnx", format="ubend-onnx", format_version="2"))
+    with pytest.raises(ModelFileError, match="format version 3, this program reads 2: update"):
+        share.OnnxModel(saved(tmp_path / "newer.onnx", format="ubend-onnx", format_version="3"))
     with pytest.raises(ModelFileError, match="contract is damaged"):
-        share.OnnxModel(saved(tmp_path / "damaged.onnx", format="ubend-onnx", format_version="1", contract="{}"))
+        share.OnnxModel(saved(tmp_path / "damaged.onnx", format="ubend-onnx", format_version="2", contract="{}"))
 
 
 def test_a_contract_that_ubend_never_writes_is_damage():

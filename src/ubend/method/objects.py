@@ -105,8 +105,8 @@ def foreground_to_objects(
     2. With `split`, an object is parted by a watershed on its height, from all tops that stand more than `split` above
        the saddle towards a higher one (their dynamics). The height is `distance`, or without it the Euclidean distance
        to the nearest pixel that is not foreground.
-    3. Objects of fewer than `smallest` pixels are dropped, and those whose pixels do not reach the probability `certainty` on
-       average.
+    3. Objects of fewer than `smallest` pixels are dropped, and those whose pixels do not reach the probability
+       `certainty` on average.
     4. The gap goes back: a background pixel whose distances to the nearest and the second nearest object add up to at
        most ``1.3 * (2 * gap + 1)`` pixels joins the nearest one. That is what `separate_touching` took; true background
        of up to ``2 * gap`` pixels between two objects cannot be told from it and is filled too.

@@ -23,8 +23,9 @@ from ubend.run.labels import predict_labels
 from ubend.run.prediction import OnSmallerTile, OnTile, predict_probabilities
 
 FORMAT_VERSION = 7
-"""7 asks what objects reach on average, 3 to 6 what they reach somewhere; 6 may work by the statistics of each image; 5 may work at half or a quarter of the resolution; 4 tells what the
-training images looked like, and names; 3 has one more rule for objects; 2 kept them together; 1 four apart."""
+"""7 asks what objects reach on average, 3 to 6 what they reach somewhere; 6 may work by the statistics of each image; 5
+may work at half or a quarter of the resolution; 4 tells what the training images looked like, and names; 3 has one more
+rule for objects; 2 kept them together; 1 four apart."""
 FILE_NAME = "model.safetensors"
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["AGREES", "ExportedContract", "OnnxModel", "export_onnx", "package"]
 
 FORMAT = "ubend-onnx"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had another rule for objects
 OPSET, IR_VERSION = 17, 8
 """Of 2022: onnxruntime from 1.12 on reads them."""
 AGREES = 1e-4
@@ -197,10 +197,11 @@ class OnnxModel:
         metadata = self._session.get_modelmeta().custom_metadata_map
         if metadata.get("format") != FORMAT:
             raise ModelFileError(f"{path} is an ONNX file, but none that `ubend export` wrote")
-        if metadata.get("format_version") != str(FORMAT_VERSION):
+        version = metadata.get("format_version")
+        if version != str(FORMAT_VERSION):
+            advice = "export the model again" if version == "1" else "update ubend"
             raise ModelFileError(
-                f"{path} has the format version {metadata.get('format_version')}, this program reads {FORMAT_VERSION}: "
-                "update ubend"
+                f"{path} has the format version {version}, this program reads {FORMAT_VERSION}: {advice}"
             )
         self.contract = ExportedContract.from_json(metadata.get("contract", ""))
 
