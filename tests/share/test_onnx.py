@@ -197,6 +197,8 @@ def test_files_that_are_none_of_ours(tmp_path):
         share.OnnxModel(saved(tmp_path / "other.onnx"))
     with pytest.raises(ModelFileError, match="format version 3, this program reads 2: update"):
         share.OnnxModel(saved(tmp_path / "newer.onnx", format="ubend-onnx", format_version="3"))
+    with pytest.raises(ModelFileError, match="format version 1, this program reads 2: export the model again"):
+        share.OnnxModel(saved(tmp_path / "older.onnx", format="ubend-onnx", format_version="1"))
     with pytest.raises(ModelFileError, match="contract is damaged"):
         share.OnnxModel(saved(tmp_path / "damaged.onnx", format="ubend-onnx", format_version="2", contract="{}"))
 
