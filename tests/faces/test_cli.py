@@ -172,12 +172,13 @@ def test_rules_for_objects_are_told_and_can_be_others(data, instance_model, tmp_
     said = run("predict", tmp_path / "cells.safetensors", image, "--out", tmp_path / "one")
     assert "as asked for" not in said
     assert re.search(r"disc_0 +1 ", said)
-    wanted = ("--threshold", 0.9, "--smallest", 9999, "--keep-holes", "--gap", 0, "--clear-border", "--split", 2)
+    wanted = ("--threshold", 0.9, "--smallest", 9999, "--keep-holes", "--gap", 0, "--clear-border", "--split", 2,
+              "--certainty", 0.95)  # fmt: skip
     said = run("predict", tmp_path / "cells.safetensors", image, "--out", tmp_path / "none", *wanted)
     assert (
         "Objects, as asked for: pixels of a probability above 0.9 (threshold); cut apart at narrow places (split 2 px)"
-        "; without objects of fewer than 9999 pixels (smallest) or cut by the border of the image; holes kept; "
-        "gaps between them kept"
+        "; without objects of fewer than 9999 pixels (smallest) or below 0.95 on average (certainty) or cut by the "
+        "border of the image; holes kept; gaps between them kept"
     ) in said
     assert re.search(r"disc_0 +0 ", said)
 

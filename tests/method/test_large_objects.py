@@ -62,7 +62,7 @@ def noise(rng, shape, scale):
 )
 def test_blocks_change_nothing(seed, shape, scale, kind, rules, block, parting, learned):
     rng = np.random.default_rng(seed)
-    foreground = noise(rng, shape, scale).astype(rng.choice([np.float32, np.float64]))
+    foreground = noise(rng, shape, scale).astype(rng.choice([np.float16, np.float32, np.float64]))
     if kind != "bodies":  # a line where the noise is in the middle, or all but that
         ridge = np.abs(foreground - 0.5) * 2
         foreground = ridge if kind == "nets" else 1 - ridge

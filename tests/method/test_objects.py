@@ -47,6 +47,27 @@ def test_objects_that_are_not_sure_on_average_are_dropped():
     np.testing.assert_array_equal(foreground_to_objects(mask, ObjectRules(certainty=1.0, gap=0)), [[1, 0, 2, 2]])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (bool, [1, 1, 0, 2, 2]), (np.uint8, [1, 1, 0, 2, 0]), (np.float16, [1, 1, 0, 0, 0]),
+        (np.float32, [1, 1, 0, 0, 0]), (np.float64, [1, 1, 0, 0, 0]),
+    ],
+)  # fmt: skip
+def test_the_certainty_of_numbers_of_any_type(dtype, expected):
+    probability = np.array([[1, 1, 0, 1, 0.625]]).astype(dtype)
+    found = foreground_to_objects(probability, ObjectRules(certainty=0.875, gap=0))
+    np.testing.assert_array_equal(found, [expected])
+
+
+def test_what_has_fallen_apart_needs_no_number():
+    height = np.tile([0.9, 0.1, 0.9, 0.0], (150, 1))
+    probability = np.where(height > 0, 0.9, 0.0)
+    probability[1::2] = 0
+    found = foreground_to_objects(probability, ObjectRules(certainty=0.8, gap=0, split=0.5), distance=height)
+    assert (found.max(), found.dtype) == (150, np.uint8)
+
+
 def test_the_certainty_is_that_before_the_gap_goes_back():
     probability = np.array([[0.9, 0.9, 0.1, 0.1, 0.9, 0.9]])
     found = foreground_to_objects(probability, ObjectRules(certainty=0.8, gap=1))

@@ -94,10 +94,18 @@ def test_a_file_that_is_none(kept, content):
 
 
 def test_one_of_a_newer_version(kept, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 3)
     write(kept, 1)
     monkeypatch.undo()
     with pytest.raises(FileError, match="newer version of this program: update ubend"):
+        kept.latest()
+
+
+def test_one_of_an_older_version(kept, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 1)
+    write(kept, 1)
+    monkeypatch.undo()
+    with pytest.raises(FileError, match="older version of this program.*begin anew with --overwrite"):
         kept.latest()
 
 

@@ -80,17 +80,25 @@ def test_a_file_of_the_second_version_dropped_no_unsure_objects(instance_model, 
     assert old.contract.objects == replace(instance_model.contract.objects, certainty=0.0)
 
 
-@pytest.mark.parametrize(("surest", "certainty"), [(0.8, 0.75), (0.9, 0.75), (0.7, 0.7), (0.0, 0.0)])
-def test_until_the_sixth_version_an_object_had_to_be_sure_somewhere(surest, certainty, instance_model, tmp_path):
+@pytest.mark.parametrize("version", ["3", "4", "5", "6"])
+@pytest.mark.parametrize(
+    ("surest", "threshold", "certainty"),
+    [(0.8, 0.5, 0.75), (0.9, 0.6, 0.75), (0.7, 0.5, 0.7), (0.0, 0.5, 0.0), (0.8, 0.3, 0.0)],
+)
+def test_until_the_sixth_version_an_object_had_to_be_sure_somewhere(
+    surest, threshold, certainty, version, instance_model, tmp_path
+):
     path = tmp_path / "cells.safetensors"
     instance_model.save(path)
 
     def as_it_was(contract):
         del contract["objects"]["certainty"]
-        contract["objects"]["surest"] = surest
+        contract["objects"] |= {"surest": surest, "threshold": threshold}
 
-    old = load(rewritten(path, as_it_was, format_version="6"))
-    assert old.contract.objects == replace(instance_model.contract.objects, certainty=certainty)
+    old = load(rewritten(path, as_it_was, format_version=version))
+    assert old.contract.objects == replace(instance_model.contract.objects, threshold=threshold, certainty=certainty)
+    damaged = rewritten(path, lambda contract: contract["objects"].pop("surest"), format_version=version)
+    assert "objects: certainty" in refused(damaged)
 
 
 VERSION_3 = {

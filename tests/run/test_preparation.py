@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from ubend.data.annotated import Annotated, Task, infer_task
 from ubend.data.formats import write_labels
 from ubend.errors import InputError, TrainingError
-from ubend.method.objects import ObjectRules
+from ubend.method.objects import ObjectRules, foreground_to_objects
+from ubend.method.touching import separate_touching
 from ubend.run.preparation import (
     MOST_HELD_OUT,
     annotated_images,
@@ -192,6 +193,14 @@ def test_smallest_object_is_half_of_the_small_ones(tiny):
     )
     assert distance.objects.certainty == 0.75
     assert distance.objects.split == 0.2
+
+
+def test_small_cells_that_touch_are_no_specks(tiny):
+    """What the network finds of them is smaller by the gap."""
+    labels = np.kron(np.arange(1, 26).reshape(5, 5), np.ones((5, 5), int))
+    contract = make_contract(tiny, Task("instances", (), None), [annotated(labels)])
+    found = foreground_to_objects(separate_touching(labels) > 0, contract.objects)
+    assert found.max() == 25
 
 
 def test_a_tile_that_does_not_fit_the_network(tiny):

@@ -310,7 +310,8 @@ def predict(
     certainty: Annotated[
         float | None,
         typer.Option(
-            help="Drop objects whose pixels do not reach this probability on average.", rich_help_panel=OTHER_RULES
+            help="Drop objects whose pixels do not reach this probability on average; 0 drops none.",
+            rich_help_panel=OTHER_RULES,
         ),
     ] = None,
     fill_holes: Annotated[

@@ -76,7 +76,7 @@ def card_for_programs(contract: Contract) -> dict[str, Any]:
     """Return all that a model file says beside its weights, as JSON holds it."""
     return {
         "format": "ubend-model-card",
-        "format_version": 1,
+        "format_version": 2,
         "parameters": count_parameters(contract.network),
         **contract.to_dict(),
     }

@@ -533,7 +533,8 @@ def belief(labels: _Labels, objects: int, probability: NDArray[Any]) -> NDArray[
     """
     sums = np.zeros(objects + 1, dtype=np.int64)
     for _, band in _bands(0, len(labels)):
-        units = np.rint(probability[band].ravel() * float(_UNIT))  # their sum is exact up to 2³³ pixels
+        shares = np.clip(probability[band].ravel().astype(np.float64), 0, 1)
+        units = np.rint(shares * _UNIT)  # their sum is exact up to 2³³ pixels
         sums += np.bincount(labels[band].ravel(), units, minlength=objects + 1).astype(np.int64)
     sums[0] = 0
     return sums
@@ -552,13 +553,14 @@ def certain(sums: NDArray[np.int64], area: NDArray[np.int64], certainty: float) 
     Returns
     -------
     ndarray of bool, shape (n + 1,)
+        False for what has no pixels.
 
     Examples
     --------
     >>> certain(np.array([0, 2**20, 3 * 2**18]), np.array([9, 1, 1]), 0.8).tolist()
     [False, True, False]
     """
-    reached: NDArray[np.bool_] = sums >= np.rint(certainty * _UNIT) * area
+    reached: NDArray[np.bool_] = (area > 0) & (sums >= np.rint(certainty * _UNIT) * area)
     return reached
 
 

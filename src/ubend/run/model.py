@@ -202,10 +202,10 @@ def _contract_values(metadata: dict[str, str]) -> Any:
         rules = dataclasses.asdict(ObjectRules()) | {new: values[key] for key, new in old.items()}
         values = {key: value for key, value in values.items() if key not in old} | {"objects": rules}
     elif isinstance(values.get("objects"), dict):
-        rules = dict(values["objects"])
-        surest = rules.pop("surest", 0.0)
-        certainty = min(surest, 0.75) if isinstance(surest, (int, float)) else surest  # a mean lies below a maximum
-        values = values | {"objects": {"certainty": certainty} | rules}
+        rules = {"surest": 0.0} | values["objects"] if format_version == 2 else dict(values["objects"])
+        if isinstance(rules.get("surest"), int | float):
+            rules["certainty"] = min(rules.pop("surest"), 0.75 if rules.get("threshold", 0) >= 0.5 else 0.0)
+        values = values | {"objects": rules}  # a mean lies below a maximum, all the more above a low threshold
     return {"channel_names": (), "class_names": (), "reference": None} | values
 
 

@@ -160,7 +160,7 @@ def make_contract(recipe: Recipe, task: Task, images: Sequence[Annotated]) -> Co
         normalisation=Normalisation(kind=recipe.prediction.normalisation, together=colour),
         views=recipe.prediction.views,
         statistics=statistics_for(recipe),
-        objects=_object_rules(areas, recipe.energy, network.coarse) if areas else ObjectRules(),
+        objects=_object_rules(images, task, recipe.energy, network.coarse),
         pixel_size=float(np.median(list(sizes))) if sizes else None,
         channel_names=_channel_names(images, channels),
         class_names=_class_names(images, task),
@@ -223,17 +223,20 @@ def count_channels(images: Sequence[Annotated]) -> int:
     return int(next(iter(numbers)))
 
 
-def _object_rules(areas_of: Sequence[NDArray[np.integer]], energy: EnergyConfig, coarse: int) -> ObjectRules:
-    """Start from the annotation: specks are below half of what its smallest twentieth measures.
+def _object_rules(images: Sequence[Annotated], task: Task, energy: EnergyConfig, coarse: int) -> ObjectRules:
+    """Start from the annotation: specks are below half of what its smallest twentieth measures without the gap.
 
-    So small an object would overlap none of the others by an IoU of 0.5.
-    The gap that is given back is that which was cut, and a coarse network cuts it from averaged pixels.
+    So small an object overlaps none of the others by an IoU of 0.5. The gap that is given back is that which was cut,
+    and a coarse network cuts it from averaged pixels.
     Without a learned distance nothing else is done to what the network has found, as in the paper.
     """
-    areas = np.concatenate(areas_of)
+    if task.kind != "instances":
+        return ObjectRules()
+    gap = energy.gap << coarse
+    areas = np.concatenate([_areas(separate_touching(class_indices(one.labels, task), gap=gap)) for one in images])
     smallest = int(np.quantile(areas, 0.05) / 2) if areas.size else 0
     split, certainty = (SPLIT_BY_DISTANCE, CERTAINTY) if energy.distance > 0 else (0.0, 0.0)
-    return ObjectRules(gap=energy.gap << coarse, smallest=smallest, certainty=certainty, split=split)
+    return ObjectRules(gap=gap, smallest=smallest, certainty=certainty, split=split)
 
 
 def _areas(objects: NDArray[np.int32]) -> NDArray[np.integer]:

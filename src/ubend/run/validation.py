@@ -167,8 +167,8 @@ def count_choices(contract: Contract) -> int:
 def _choices(rules: ObjectRules, splits: tuple[float, ...]) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     return (
         ("split", splits),
+        ("certainty", (rules.certainty, 0.85, 0.0)),  # before the threshold: the lower that is, the lower a mean
         ("threshold", THRESHOLDS),
-        ("certainty", (rules.certainty, 0.85, 0.0)),
         ("smallest", (rules.smallest, rules.smallest // 2)),
         ("fill_holes", (True, False)),
         ("gap", (rules.gap, 0)),

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -34,7 +36,10 @@ def test_labels_of_any_dtype_can_be_painted():
 
 def test_behind_the_largest_number_there_is_room():
     painted = painting_of(np.array([[0, 2**29]]))
+    tracemalloc.start()
     filled = corrected(np.array([[0, painted.max()]], np.int32), np.array([[2**29, 0]]), numbers=True)
+    assert tracemalloc.get_traced_memory()[1] < 2**20  # bytes: it does not grow with the number
+    tracemalloc.stop()
     assert filled.min() > BACKGROUND
     assert new_number(filled) < 2**31
 
