@@ -105,7 +105,7 @@ def test_one_of_an_older_version(kept, monkeypatch):
     monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 1)
     write(kept, 1)
     monkeypatch.undo()
-    with pytest.raises(FileError, match="older version of this program.*begin anew with --overwrite"):
+    with pytest.raises(FileError, match=r"older version of this program.*begin anew with --overwrite"):
         kept.latest()
 
 
