@@ -104,4 +104,8 @@ def test_the_tests_come_last():
     steps = [
         line for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines() if line.startswith("make")
     ]
-    assert steps == ["make lint types", "make docs", "make test-napari", "make audit", "make test"]
+    assert steps == [
+        "make .venv/.installed-docs .venv-napari/.installed",
+        "make --jobs 2 --output-sync lint types docs test-napari audit",
+        "make test",
+    ]
