@@ -203,9 +203,10 @@ def _contract_values(metadata: dict[str, str]) -> Any:
         values = {key: value for key, value in values.items() if key not in old} | {"objects": rules}
     elif isinstance(values.get("objects"), dict):
         rules = {"surest": 0.0} | values["objects"] if format_version == 2 else dict(values["objects"])
-        if isinstance(rules.get("surest"), int | float):
-            rules["certainty"] = min(rules.pop("surest"), 0.75 if rules.get("threshold", 0) >= 0.5 else 0.0)
-        values = values | {"objects": rules}  # a mean lies below a maximum, all the more above a low threshold
+        if all(isinstance(rules.get(key), int | float) for key in ("surest", "threshold")):  # else it is damaged
+            most = 0.75 if rules["threshold"] >= 0.5 else 0.0  # a mean is lower, all the more above a low threshold
+            rules["certainty"] = min(rules.pop("surest"), most)
+        values = values | {"objects": rules}
     return {"channel_names": (), "class_names": (), "reference": None} | values
 
 
