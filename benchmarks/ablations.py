@@ -14,7 +14,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
@@ -71,58 +71,59 @@ FOLDS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One choice, changed."""
+    """One choice, changed: of the recipe, or of how the model of the default recipe is used."""
 
     name: str
-    changes: dict[str, dict[str, Any]]
+    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     views: Views | None = None
+    rules: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def trains(self) -> bool:
+        return self.views is None and not self.rules
+
+    def fits(self, task: Kind) -> bool:
+        """Whether what it changes is there: distance, copies and rules are those of single objects."""
+        of_objects = self.rules or any({"distance", "copies"} & values.keys() for values in self.changes.values())
+        return task == "instances" or not of_objects
 
 
-DEFAULT = Row("default", {})
+DEFAULT = Row("default")
 ROWS = (
     DEFAULT,
-    Row("last weights", {"optimiser": {"averaging": 0.0}}),
-    Row("mean of the weights over 20 %", {"optimiser": {"averaging": 0.2}}),
-    Row("1 tile of 128 a step", {"tiles": {"size": 128}}),
-    Row("1 tile of 192 a step", {"tiles": {"size": 192}}),
-    Row("1 tile of 384 a step", {"tiles": {"size": 384}}),
-    Row("1 tile of 512 a step", {"tiles": {"size": 512}}),
-    Row("4 tiles of 128 a step", {"tiles": {"batch": 4, "size": 128}}),
-    Row("4 tiles of 256 a step", {"tiles": {"batch": 4}}),
-    Row("16 tiles of 128 a step", {"tiles": {"batch": 16, "size": 128}}),
-    Row("learning rate 5e-4", {"optimiser": {"learning_rate": 5e-4}}),
-    Row("learning rate 2e-3", {"optimiser": {"learning_rate": 2e-3}}),
-    Row("learning rate 5e-3", {"optimiser": {"learning_rate": 5e-3}}),
-    Row("SGD, momentum 0.99, rate 0.01", {"optimiser": {"kind": "sgd", "learning_rate": 0.01}}),
-    Row("SGD, momentum 0.99 Nesterov, rate 0.01", {"optimiser": {"kind": "nesterov", "learning_rate": 0.01}}),
-    Row("SGD, momentum 0.9, rate 0.1", {"optimiser": {"kind": "sgd", "learning_rate": 0.1, "momentum": 0.9}}),
-    Row("constant rate", {"optimiser": {"schedule": "constant"}}),
-    Row("constant rate, mean of the weights over 20 %", {"optimiser": {"schedule": "constant", "averaging": 0.2}}),
     Row("no elastic deformation", {"augmentation": {"elastic_sigma": 0.0}}),
     Row("elastic σ 5 px", {"augmentation": {"elastic_sigma": 5.0}}),
     Row("elastic σ 20 px", {"augmentation": {"elastic_sigma": 20.0}}),
-    Row("no gray values", {"augmentation": {"contrast": 0.0, "brightness": 0.0, "gamma": 1.0, "noise": 0.0}}),
-    Row("noise 0.4", {"augmentation": {"noise": 0.4}}),
-    Row("zoom 1 (none)", {"augmentation": {"zoom": 1.0}}),
-    Row("zoom 2", {"augmentation": {"zoom": 2.0}}),
+    Row("no gray values", {"augmentation": {"contrast": 0, "brightness": 0, "gamma": 1, "noise": 0, "shading": 0}}),
+    Row("no zoom", {"augmentation": {"zoom": 1.0}}),
+    Row("no copies of cells", {"augmentation": {"copies": 0}}),
     Row("no border weights", {"energy": {"w0": 0.0}}),
     Row("balanced classes", {"energy": {"balance": "frequency"}}),
     Row("with Dice", {"energy": {"dice": 1.0}}),
     Row("no distance", {"energy": {"distance": 0.0}}),
-    Row("distance 3", {"energy": {"distance": 3.0}}),
+    Row("1 tile of 512 a step", {"tiles": {"size": 512}}),
+    Row("4 tiles of 128 a step", {"tiles": {"batch": 4, "size": 128}}),
+    Row("4 tiles of 256 a step", {"tiles": {"batch": 4}}),
+    Row("16 tiles of 128 a step", {"tiles": {"batch": 16, "size": 128}}),
+    Row("SGD, momentum 0.99, rate 0.01", {"optimiser": {"kind": "sgd", "learning_rate": 0.01}}),
+    Row("SGD, momentum 0.99 Nesterov, rate 0.01", {"optimiser": {"kind": "nesterov", "learning_rate": 0.01}}),
+    Row("learning rate 1e-3", {"optimiser": {"learning_rate": 1e-3}}),
+    Row("learning rate 4e-3", {"optimiser": {"learning_rate": 4e-3}}),
+    Row("constant rate", {"optimiser": {"schedule": "constant"}}),
+    Row("last weights", {"optimiser": {"averaging": 0.0}}),
+    Row("mean of the weights over 20 %", {"optimiser": {"averaging": 0.2}}),
     Row("width 8", {"network": {"width": 8}}),
-    Row("width 24", {"network": {"width": 24}}),
     Row("width 32", {"network": {"width": 32}}),
     Row("depth 3", {"network": {"depth": 3}}),
     Row("depth 5", {"network": {"depth": 5}}),
-    Row("depth 5, 1 tile of 384 a step", {"network": {"depth": 5}, "tiles": {"size": 384}}),
     Row("half the resolution", {"network": {"coarse": 1, "depth": 5}}),
     Row("no normalisation layer", {"network": {"normalisation": "none"}}),
     Row("dropout 0.5", {"network": {"dropout": 0.5}}),
     Row("unpadded, tile of 380", {"network": {"padding": "none"}, "tiles": {"size": 380}}),
     Row("unpadded, tile of 572", {"network": {"padding": "none"}, "tiles": {"size": 572}}),
     Row("no image held out", {"training": {"held_out": 0.0}}),
-    Row("one view", {}, "one"),
+    Row("one view", views="one"),
+    Row("objects of any certainty", rules={"certainty": 0.0}),
 )
 
 
@@ -166,17 +167,17 @@ def measure(name: str, row: Row, seed: int, steps: int, models: Path | None) -> 
     if models is not None:
         models.mkdir(parents=True, exist_ok=True)
         model.save(models / f"{name}-{row.name.replace(' ', '_').replace('/', '')}-{seed}.safetensors", overwrite=True)
-    scored = [(row.name, row.views)] + ([("one view", "one")] if row == DEFAULT else [])
+    scored = [row] + [other for other in ROWS if row == DEFAULT and not other.trains and other.fits(fold.task)]
     return [
-        {"set": name, "row": called, "seed": seed, "steps": steps, "seconds": round(took)}
-        | {f"score {k}": f"{value:.4f}" for k, value in enumerate(score(model, others, fold, views), 1)}
-        for called, views in scored
+        {"set": name, "row": one.name, "seed": seed, "steps": steps, "seconds": round(took)}
+        | {f"score {k}": f"{value:.4f}" for k, value in enumerate(score(model, others, fold, one), 1)}
+        for one in scored
     ]
 
 
-def score(model: Model, others: Sequence[Annotated], fold: Fold, views: Views | None) -> list[float]:
-    contract = model.contract
-    probabilities = [model.predict(image.image, views=views) for image in others]
+def score(model: Model, others: Sequence[Annotated], fold: Fold, row: Row) -> list[float]:
+    contract = replace(model.contract, objects=replace(model.contract.objects, **row.rules))
+    probabilities = [model.predict(image.image, views=row.views) for image in others]
     overall = evaluate_arrays(
         [image.labels for image in others],
         [predict_labels(contract, p) for p in probabilities],
@@ -192,23 +193,26 @@ FIELDS = ("set", "row", "seed", "steps", "seconds", "score 1", "score 2", "score
 
 
 def report() -> None:
-    """Write what has been measured into docs/benchmarks.md: mean and spread over the seeds, beside the default's."""
-    found: dict[tuple[str, str], list[tuple[float, ...]]] = defaultdict(list)
-    for line in kept(RESULTS):
-        found[line["set"], line["row"]].append(tuple(float(line[f"score {k}"]) for k in (1, 2, 3)))
+    """Write what has been measured into docs/benchmarks.md: mean and spread, and by seed what was changed by it."""
+    found: dict[tuple[str, str], dict[str, tuple[float, ...]]] = defaultdict(dict)
+    for line in sorted(kept(RESULTS), key=lambda line: line["seed"]):
+        found[line["set"], line["row"]][line["seed"]] = tuple(float(line[f"score {k}"]) for k in (1, 2, 3))
     names = [row.name for row in ROWS]
     tables = []
     for name, fold in FOLDS.items():
         rows = []
+        of_default = found.get((name, DEFAULT.name), {})
         for row in (row for row in names if (name, row) in found):
-            scores = found[name, row]
+            of_row = found[name, row]
             cells = [
                 f"{mean(column):.3f}" + (f" ± {stdev(column):.3f}" if len(column) > 1 else "")
-                for column in zip(*scores, strict=True)
+                for column in zip(*of_row.values(), strict=True)
             ]
-            rows.append([row, str(len(scores)), *cells])
+            differences = [f"{of_row[seed][0] - of_default[seed][0]:+.3f}" for seed in of_row if seed in of_default]
+            rows.append([row, *cells, ", ".join(differences) if row != DEFAULT.name else ""])
         if rows:
-            tables.append(f"{name}:\n\n{markdown_table(['changed', 'seeds', *fold.scores], rows)}")
+            header = ["changed", *fold.scores, f"{fold.scores[0]}: difference by seed"]
+            tables.append(f"{name}:\n\n{markdown_table(header, rows)}")
     text = "\n\n".join([*tables, machine(), "Command: `python benchmarks/ablations.py`"])
     write_section("ablations", text if tables else NOTHING)
 
@@ -218,17 +222,17 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", choices=[*FOLDS, []], help="which sets; without it all")
     parser.add_argument("--only", nargs="+", default=[], help="rows whose name holds one of these words")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=1200, help="of the default recipe")
+    parser.add_argument("--steps", type=int, default=600, help="of the default recipe")
     parser.add_argument("--models", type=Path, help="folder to keep the models in")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     chosen = parser.parse_args()
     if not DATA.is_dir():
         sys.exit(f"the real images are not here: {DATA}")
-    rows = [row for row in ROWS if row.views is None and (not chosen.only or any(w in row.name for w in chosen.only))]
+    rows = [row for row in ROWS if row.trains and (not chosen.only or any(word in row.name for word in chosen.only))]
     for seed in [] if chosen.report else chosen.seeds:
         for row in rows:
             for name in chosen.sets or FOLDS:
-                if "distance" in row.name and FOLDS[name].task == "binary":
+                if not row.fits(FOLDS[name].task):
                     continue
                 if not any((name, row.name, str(seed)) == (r["set"], r["row"], r["seed"]) for r in kept(RESULTS)):
                     found = measure(name, row, seed, chosen.steps, chosen.models)

@@ -55,3 +55,11 @@ def test_mirror_is_numpys_reflect(length, before, after):
     positions = geometry.mirror(np.arange(-before, length + after), length)
     expected = np.pad(np.arange(length), (before, after), mode="reflect")
     assert positions.tolist() == expected.tolist()
+
+
+@given(length=st.integers(1, 9), start=st.integers(-40, 40), count=st.integers(0, 60))
+def test_mirrored_slices_are_mirror(length, start, count):
+    read = np.full(count, -1)
+    for here, there in geometry.mirrored_slices(start, start + count, length):
+        read[here] = np.arange(length)[there]
+    assert read.tolist() == geometry.mirror(np.arange(start, start + count), length).tolist()

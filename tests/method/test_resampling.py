@@ -9,7 +9,7 @@ from scipy.interpolate import CubicSpline
 from torch.nn import functional
 
 from ubend.errors import InputError
-from ubend.method.resampling import averaged, commonest, resized, sample, sampling_grid
+from ubend.method.resampling import averaged, commonest, resized, sample, sampling_grid, smooth_field
 
 
 def shifted(rows, columns):
@@ -54,6 +54,16 @@ def test_positions_against_float64(seed):
     where = positions(shape, affine, bend)
     expected = ndimage.map_coordinates(image.astype(np.float64), where, mode="mirror", order=1)
     np.testing.assert_allclose(read, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(("shape", "points"), [((64, 81), 3), ((1, 7), 2), ((5, 4), 1), ((700, 700), 5)])
+def test_a_smooth_field_against_float64(shape, points):
+    values = np.random.default_rng(0).normal(size=(points, points))
+    moved = np.stack([values, values])
+    found = smooth_field(values, shape)
+    expected = positions(shape, np.zeros((2, 3)), moved)[0] if points > 1 else np.full(shape, values[0, 0])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_ramp_shows_the_positions_themselves():

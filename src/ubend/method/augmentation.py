@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from ubend.errors import InputError
 from ubend.method.elastic import Bend, draw_elastic
-from ubend.method.resampling import sample, sampling_grid
+from ubend.method.resampling import sample, sampling_grid, smooth_field
 
 SHADING_POINTS = 3
 """Control points along each axis on which the brightness of a tile changes."""
@@ -258,19 +257,16 @@ def change_gray_values(draw: Augmentation, tile: Tensor) -> Tensor:
     Tensor of the same shape
     """
     if draw.shading.any():
-        field = functional.interpolate(
-            torch.from_numpy(draw.shading.astype(np.float32))[None, None], tile.shape[1:], mode="bicubic",
-            align_corners=True,
-        )[0]  # fmt: skip
+        brightness = torch.from_numpy(smooth_field(draw.shading, (tile.shape[1], tile.shape[2]))).exp_()
         dark = tile.min()
-        tile = (tile - dark) * field.exp() + dark
+        tile = (tile - dark).mul_(brightness).add_(dark)
     if draw.gamma != 1:
         least, most = torch.aminmax(tile)
         span = (most - least).clamp(min=1e-12)
-        tile = ((tile - least) / span).pow(draw.gamma) * span + least
+        tile = ((tile - least) / span).pow_(draw.gamma).mul_(span).add_(least)
     mean, spread = tile.mean(), tile.std(correction=0)
-    tile = (tile - mean) * draw.gain + (mean + draw.offset * spread)
+    tile = (tile - mean).mul_(draw.gain).add_(mean + draw.offset * spread)
     if draw.noise > 0:
         generator = torch.Generator().manual_seed(draw.noise_seed)
-        tile = tile + torch.randn(tile.shape, generator=generator) * (draw.noise * spread)
+        tile.add_(torch.randn(tile.shape, generator=generator).mul_(draw.noise * spread))
     return tile

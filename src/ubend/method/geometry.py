@@ -336,3 +336,38 @@ def mirror(positions: NDArray[np.integer], length: int) -> NDArray[np.integer]:
     folded = np.mod(positions, period)
     inside: NDArray[np.integer] = np.minimum(folded, period - folded)
     return inside
+
+
+def mirrored_slices(start: int, stop: int, length: int) -> list[tuple[slice, slice]]:
+    """Part positions start to stop of a mirrored axis into runs that a slice reads: `mirror` without a lookup a pixel.
+
+    Parameters
+    ----------
+    start, stop : int
+        First position, and one after the last; also negative or beyond the end.
+    length : int
+        Rows or columns that the image has.
+
+    Returns
+    -------
+    list of (slice, slice)
+        For each run where it comes to, from `start` on, and where in the image it is read.
+
+    Examples
+    --------
+    >>> mirrored_slices(-2, 4, 4)
+    [(slice(0, 2, None), slice(2, 0, -1)), (slice(2, 6, None), slice(0, 4, 1))]
+    """
+    if length == 1:
+        return [(slice(0, stop - start), slice(0, 1))]
+    period = 2 * (length - 1)
+    runs, at = [], start
+    while at < stop:
+        phase = at % period
+        if phase < length:  # as it is
+            first, count, step = phase, min(length - phase, stop - at), 1
+        else:  # mirrored: down to position 1
+            first, count, step = period - phase, min(period - phase, stop - at), -1
+        runs.append((slice(at - start, at - start + count), slice(first, first + count * step, step)))
+        at += count
+    return runs

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ubend.errors import InputError
-from ubend.method.geometry import mirror
+from ubend.method.geometry import mirrored_slices
 
 BLAS_STARTS_NO_THREADS = 2**17  # multiplications in one matrix product; OpenBLAS starts them beyond 2¹⁸
 MODES = {0: "nearest", 1: "bilinear", 3: "bicubic"}
@@ -101,11 +101,11 @@ def sampling_grid(
 
 
 def _product(of_rows: NDArray[np.float32], of_columns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Multiply (rows, n) and (2, n, columns), some rows at a time: too few for NumPy or torch to start threads.
+    """Multiply (rows, n) and (fields, n, columns), some rows at a time: too few for NumPy or torch to start threads.
 
     Threads would gain a tenth of a millisecond and, where another program has the cores, wait for tens of them.
     """
-    product = np.empty((2, len(of_rows), of_columns.shape[-1]), np.float32)
+    product = np.empty((len(of_columns), len(of_rows), of_columns.shape[-1]), np.float32)
     step = max(2 * BLAS_STARTS_NO_THREADS // of_columns.size, 1)
     for start in range(0, len(of_rows), step):
         np.matmul(of_rows[start : start + step], of_columns, out=product[:, start : start + step])
@@ -123,6 +123,31 @@ def _bounds(
     overshoot = np.prod([np.abs(_functions_of_axis(length, points)[:, :points]).sum(1).max() for length in shape])
     reach = np.abs(displacements).max((1, 2), initial=0) * overshoot
     return np.floor(positions.min(0) - reach) - 2, np.ceil(positions.max(0) + reach) + 2  # bicubic reads 2 px further
+
+
+def smooth_field(values: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Interpolate values at control points as the displacements of `sampling_grid` are: bicubic, natural splines.
+
+    Parameters
+    ----------
+    values : ndarray, shape (points, points)
+        At control points spread evenly from the first to the last pixel of each axis.
+    shape : (int, int)
+        Rows and columns wanted.
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, columns)
+
+    Examples
+    --------
+    >>> smooth_field(np.array([[0.0, 1.0], [0.0, 1.0]]), (1, 5)).tolist()
+    [[0.0, 0.25, 0.5, 0.75, 1.0]]
+    """
+    points = len(values)
+    of_rows, of_columns = (_functions_of_axis(length, points)[:, :points] for length in shape)
+    field: NDArray[np.float32] = _product(of_rows.astype(np.float32), (values @ of_columns.T).astype(np.float32)[None])[0]
+    return field
 
 
 @lru_cache(maxsize=64)
@@ -157,10 +182,10 @@ def sample(image: NDArray[Any], grid: SamplingGrid, *, order: int) -> Tensor:
     """
     if order not in MODES:
         raise InputError(f"order is 0 (nearest), 1 (linear) or 3 (cubic), not {order!r}")
-    part = _part(image, grid)
-    precise = order == 0 and part.dtype.kind in "iu" and part.dtype.itemsize > 2 and _beyond_float32(part)
-    dtype = np.float64 if precise else np.float32
-    pixels = torch.from_numpy(np.require(part, dtype, ["C", "W"]))  # torch takes no reversed and no read-only array
+    wide = order == 0 and image.dtype.kind in "iu" and image.dtype.itemsize > 2
+    part = _part(image, grid, np.float64 if wide else np.float32)
+    precise = wide and _beyond_float32(part)
+    pixels = torch.from_numpy(part if precise else part.astype(np.float32, copy=False))
     where = grid.relative.double() if precise else grid.relative
     read = functional.grid_sample(  # the part holds all that is read; of the paddings zeros are the fastest
         pixels[None], where[None], mode=MODES[order], padding_mode="zeros", align_corners=True
@@ -268,18 +293,11 @@ def _beyond_float32(labels: NDArray[Any]) -> bool:
     return bool(labels.max() > 2**24 or labels.min() < -(2**24))
 
 
-def _part(image: NDArray[Any], grid: SamplingGrid) -> NDArray[Any]:
-    """Cut out what the grid needs, mirrored where it reaches beyond the border."""
-    return _stretch(_stretch(image, 1, grid.top, grid.bottom), 2, grid.left, grid.right)
-
-
-def _stretch(image: NDArray[Any], axis: int, start: int, stop: int) -> NDArray[Any]:
-    """Cut start..stop along an axis; only the pixels beyond the border are looked up one by one."""
-    length = image.shape[axis]
-    every: tuple[Any, ...] = (slice(None),) * axis
-    inner = image[(*every, slice(min(max(start, 0), length), max(stop, 0)))]
-    if inner.shape[axis] == stop - start:
-        return inner
-    before = image[(*every, mirror(np.arange(start, min(stop, 0)), length))]
-    after = image[(*every, mirror(np.arange(max(start, length), stop), length))]
-    return np.concatenate([before, inner, after], axis)
+def _part(image: NDArray[Any], grid: SamplingGrid, dtype: type[np.floating]) -> NDArray[np.floating]:
+    """Cut out what the grid needs, mirrored where it reaches beyond the border; a new array of that dtype."""
+    channels, rows, columns = image.shape
+    part = np.empty((channels, grid.bottom - grid.top, grid.right - grid.left), dtype)
+    for here, of_rows in mirrored_slices(grid.top, grid.bottom, rows):
+        for there, of_columns in mirrored_slices(grid.left, grid.right, columns):
+            part[:, here, there] = image[:, of_rows, of_columns]
+    return part
