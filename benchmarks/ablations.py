@@ -94,7 +94,11 @@ ROWS = (
     Row("no elastic deformation", {"augmentation": {"elastic_sigma": 0.0}}),
     Row("elastic σ 5 px", {"augmentation": {"elastic_sigma": 5.0}}),
     Row("elastic σ 20 px", {"augmentation": {"elastic_sigma": 20.0}}),
-    Row("no gray values", {"augmentation": {"contrast": 0, "brightness": 0, "gamma": 1, "noise": 0, "shading": 0}}),
+    Row(
+        "no gray values",
+        {"augmentation": {"contrast": 0, "brightness": 0, "gamma": 1, "noise": 0, "shading": 0, "haze": 0}},
+    ),
+    Row("no haze", {"augmentation": {"haze": 0.0}}),
     Row("no zoom", {"augmentation": {"zoom": 1.0}}),
     Row("no copies of cells", {"augmentation": {"copies": 0}}),
     Row("no border weights", {"energy": {"w0": 0.0}}),

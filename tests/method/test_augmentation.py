@@ -10,12 +10,13 @@ from ubend.method.augmentation import (
     augment,
     change_gray_values,
     draw_augmentation,
+    unevenness,
 )
 from ubend.method.elastic import Bend
 
 STILL = Augmentation(
     bend=Bend(np.zeros((2, 3, 3))), angle=0.0, flip=False, zoom=1.0, gain=1.0, offset=0.0, gamma=1.0, noise=0.0,
-    noise_seed=0, shading=np.zeros((3, 3)),
+    noise_seed=0, shading=np.zeros((3, 3)), haze=np.zeros((3, 3)),
 )  # fmt: skip
 
 
@@ -98,6 +99,13 @@ def test_shading_by_hand():
     np.testing.assert_allclose(shaded[:, 4], 8, rtol=1e-6)
 
 
+def test_haze_by_hand():
+    """As much light at one side as the standard deviation, none in the middle, as much less at the other."""
+    tile = torch.tensor([1.0, 5.0] * 10).reshape(1, 4, 5)
+    hazy = change_gray_values(changed(haze=np.array([[1, 0, -1]] * 3)), tile) - tile
+    np.testing.assert_allclose(hazy[0, :, [0, 2, 4]], [[2, 0, -2]] * 4, atol=1e-5)
+
+
 def test_little_noise_is_drawn_more_often_than_much():
     rng, config = np.random.default_rng(0), AugmentationConfig(noise=1.0, shading=0.5)
     draws = [draw_augmentation(rng, config, (8, 8)) for _ in range(300)]
@@ -106,8 +114,28 @@ def test_little_noise_is_drawn_more_often_than_much():
     assert 0.4 < np.std([d.shading for d in draws]) < 0.6
 
 
+@pytest.mark.parametrize(("uneven", "spread"), [(0.0, 0.0), (0.25, 0.5)])
+def test_haze_is_as_strong_as_backgrounds_are_uneven(uneven, spread):
+    rng, config = np.random.default_rng(0), AugmentationConfig(haze=2.0)
+    draws = [draw_augmentation(rng, config, (8, 8), unevenness=uneven).haze for _ in range(300)]
+    assert np.std(draws) == pytest.approx(spread, rel=0.05)
+
+
+def test_unevenness_is_of_the_background_alone():
+    rng = np.random.default_rng(0)
+    cells = rng.random((64, 64)) < 0.3
+    image = np.where(cells, 200.0, 20.0) + rng.normal(0, 10, (64, 64))
+    assert unevenness(image[None], ~cells) == 0
+    light = np.linspace(0, 150, 64)[:, None]
+    hazy = unevenness((image + light)[None], ~cells)
+    assert hazy == pytest.approx(150 / np.sqrt(12) / (image + light).std() - 0.1, rel=0.1)
+    assert unevenness(np.stack([image, image + light]), ~cells) == hazy
+    assert unevenness((image + light)[None], np.zeros_like(cells)) == 0
+    assert unevenness(np.full((1, 3, 2), 7), np.ones((3, 2), bool)) == 0
+
+
 def test_gray_values_of_a_constant_tile_stay_finite():
-    draw = changed(gain=1.2, offset=0.3, gamma=0.8, noise=0.1, shading=np.eye(3))
+    draw = changed(gain=1.2, offset=0.3, gamma=0.8, noise=0.1, shading=np.eye(3), haze=np.eye(3))
     assert torch.isfinite(change_gray_values(draw, torch.full((1, 4, 4), 7.0))).all()
 
 

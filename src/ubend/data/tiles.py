@@ -38,6 +38,8 @@ class TrainingImage:
         `relative_distance.relative_distance`, where it is to be learned.
     anchors : tuple of ndarray of int64
         Some flat positions of each class that occurs.
+    unevenness : float
+        Of its background (`augmentation.unevenness`).
     """
 
     image: NDArray[Any]
@@ -47,6 +49,7 @@ class TrainingImage:
     weights: NDArray[np.float32] | None
     distance: NDArray[np.float32] | None
     anchors: tuple[NDArray[np.int64], ...]
+    unevenness: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ def training_image(
     *,
     offset: NDArray[np.float32],
     gain: NDArray[np.float32],
+    unevenness: float = 0.0,
 ) -> TrainingImage:
     """Collect what the tiles of one image need.
 
@@ -111,6 +115,8 @@ def training_image(
     weights, distance : ndarray of float32, shape (rows, columns), optional
     offset, gain : ndarray of float32, shape (channels,)
         The normalisation of this image.
+    unevenness : float
+        Of its background.
 
     Returns
     -------
@@ -128,6 +134,7 @@ def training_image(
         weights=weights,
         distance=distance,
         anchors=tuple(anchors),
+        unevenness=unevenness,
     )
 
 
@@ -164,7 +171,8 @@ def draw_tile(
     source = images[order[place]]
     rng = np.random.default_rng(key)
     shape = (tiles.size, tiles.size)
-    draw = draw_augmentation(rng, augmentation, shape)
+    like = images[int(rng.integers(len(images)))]  # whose light the tile is seen in
+    draw = draw_augmentation(rng, augmentation, shape, unevenness=like.unevenness)
     centre = _centre(rng, source, tiles, tiles.size - 2 * margin)
     maps = source.weights, source.distance
     tile = augment(draw, source.image, source.classes, *maps, centre=centre, shape=shape, margin=margin)

@@ -5,6 +5,7 @@ weights are interpolated linearly, labels take the nearest pixel, and beyond the
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,11 @@ from ubend.method.elastic import Bend, draw_elastic
 from ubend.method.resampling import sample, sampling_grid, smooth_field
 
 SHADING_POINTS = 3
-"""Control points along each axis on which the brightness of a tile changes."""
+"""Control points along each axis on which the brightness of a tile, and haze over it, changes."""
+BLOCKS, LEAST_BACKGROUND = 4, 0.05
+"""Parts along each axis in which the background of an image is looked at, and the share of one that it must have."""
+EVEN = 0.1
+"""Standard deviation of an even background from part to part, of that of the image: noise, and the glow of cells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,9 @@ class AugmentationConfig:
     shading : float
         Standard deviation of the logarithm of a brightness that changes smoothly over the tile, drawn on a grid of 3×3
         points as the elastic deformation is.
+    haze : float
+        Standard deviation of a light that changes as smoothly and is added, as a share of the tile's standard deviation
+        and for the `unevenness` of an annotated image.
     copies : int
         Times that an image of single cells is trained on once more with copies of its cells beside others
         (`copy_paste.copy_paste`).
@@ -63,6 +71,7 @@ class AugmentationConfig:
     gamma: float = 1.3
     noise: float = 0.0
     shading: float = 0.0
+    haze: float = 0.0
     copies: int = 0
 
     def __post_init__(self) -> None:
@@ -70,7 +79,7 @@ class AugmentationConfig:
             raise InputError(
                 "elastic_sigma of the augmentation is at most 1000 px, elastic_points and copies at most 100"
             )
-        for name in ("elastic_sigma", "rotation", "contrast", "brightness", "noise", "shading", "copies"):
+        for name in ("elastic_sigma", "rotation", "contrast", "brightness", "noise", "shading", "haze", "copies"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} of the augmentation is 0 or more, not {getattr(self, name)}")
         if self.contrast >= 1:
@@ -97,6 +106,8 @@ class Augmentation:
         Seed of the noise.
     shading : ndarray of float64, shape (3, 3)
         Logarithm of the brightness at the control points.
+    haze : ndarray of float64, shape (3, 3)
+        Light that is added at the control points, in standard deviations of the tile.
     """
 
     bend: Bend
@@ -109,9 +120,12 @@ class Augmentation:
     noise: float
     noise_seed: int
     shading: NDArray[np.float64]
+    haze: NDArray[np.float64]
 
 
-def draw_augmentation(rng: np.random.Generator, config: AugmentationConfig, shape: tuple[int, int]) -> Augmentation:
+def draw_augmentation(
+    rng: np.random.Generator, config: AugmentationConfig, shape: tuple[int, int], *, unevenness: float = 0.0
+) -> Augmentation:
     """Draw one augmentation for a tile.
 
     Parameters
@@ -121,6 +135,8 @@ def draw_augmentation(rng: np.random.Generator, config: AugmentationConfig, shap
     config : AugmentationConfig
     shape : (int, int)
         Rows and columns of the tile.
+    unevenness : float
+        Of the background of an image like those to come, for the haze.
 
     Returns
     -------
@@ -144,7 +160,45 @@ def draw_augmentation(rng: np.random.Generator, config: AugmentationConfig, shap
         noise=float(config.noise * rng.random() ** 2),
         noise_seed=int(rng.integers(2**32)),
         shading=rng.normal(0.0, config.shading, size=(SHADING_POINTS, SHADING_POINTS)),
+        haze=rng.normal(0.0, config.haze * unevenness, size=(SHADING_POINTS, SHADING_POINTS)),
     )
+
+
+def unevenness(image: NDArray[Any], background: NDArray[np.bool_]) -> float:
+    """Measure how much the background of an image varies over it: haze, or light from one side.
+
+    The standard deviation of the medians of its 4×4 parts, over that of the whole image; what an even background has
+    of it, 0.1, is taken off. Noise and cells do not count.
+
+    Parameters
+    ----------
+    image : ndarray, shape (channels, rows, columns)
+    background : ndarray of bool, shape (rows, columns)
+
+    Returns
+    -------
+    float
+        Of the most uneven channel; 0 for an even background, or where there is too little of it to tell.
+
+    Examples
+    --------
+    >>> ramp = np.arange(32.0) * np.ones((1, 32, 1))
+    >>> round(unevenness(ramp, np.ones((32, 32), bool)), 1), unevenness(ramp % 2, np.ones((32, 32), bool))
+    (0.9, 0.0)
+    """
+    found = [0.0]
+    parts = [
+        (slice(*rows), slice(*columns))
+        for rows in pairwise(np.linspace(0, image.shape[1], BLOCKS + 1).astype(int))
+        for columns in pairwise(np.linspace(0, image.shape[2], BLOCKS + 1).astype(int))
+    ]
+    seen = [part for part in parts if background[part].size and background[part].mean() >= LEAST_BACKGROUND]
+    for channel in image:
+        spread = float(channel.std(dtype=np.float64))
+        if len(seen) >= BLOCKS and spread > 0:
+            medians = [np.median(channel[part][background[part]]) for part in seen]
+            found.append(float(np.std(medians)) / spread - EVEN)
+    return max(found)
 
 
 def _around_one(rng: np.random.Generator, limit: float) -> float:
@@ -244,7 +298,7 @@ def augment(
 
 
 def change_gray_values(draw: Augmentation, tile: Tensor) -> Tensor:
-    """Vary shading, contrast, brightness, curve and noise of a tile, in its own unit and about its own mean.
+    """Vary shading, haze, contrast, brightness, curve and noise of a tile, in its own unit and about its own mean.
 
     Parameters
     ----------
@@ -260,6 +314,9 @@ def change_gray_values(draw: Augmentation, tile: Tensor) -> Tensor:
         brightness = torch.from_numpy(smooth_field(draw.shading, (tile.shape[1], tile.shape[2]))).exp_()
         dark = tile.min()
         tile = (tile - dark).mul_(brightness).add_(dark)
+    if draw.haze.any():
+        haze = torch.from_numpy(smooth_field(draw.haze, (tile.shape[1], tile.shape[2])))
+        tile = tile + haze.mul_(tile.std(correction=0))
     if draw.gamma != 1:
         least, most = torch.aminmax(tile)
         span = (most - least).clamp(min=1e-12)

@@ -146,8 +146,8 @@ def smooth_field(values: NDArray[np.floating], shape: tuple[int, int]) -> NDArra
     """
     points = len(values)
     of_rows, of_columns = (_functions_of_axis(length, points)[:, :points] for length in shape)
-    field: NDArray[np.float32] = _product(of_rows.astype(np.float32), (values @ of_columns.T).astype(np.float32)[None])[0]
-    return field
+    fields = _product(of_rows.astype(np.float32), (values @ of_columns.T).astype(np.float32)[None])
+    return fields.reshape(shape)
 
 
 @lru_cache(maxsize=64)

@@ -14,6 +14,7 @@ from scipy import ndimage
 from ubend.data.annotated import Annotated, Task, class_indices, find_pairs, read_pairs
 from ubend.data.tiles import TrainingImage, training_image
 from ubend.errors import InputError, TrainingError
+from ubend.method.augmentation import unevenness
 from ubend.method.border_weight import border_weights, class_balance, falk2019_weights
 from ubend.method.copy_paste import copy_paste
 from ubend.method.network import check_input_size
@@ -279,7 +280,8 @@ def prepare(
         weights = _weights(indices, target, contract, balance)
         distance = relative_distance(indices) if contract.learns_distance else None
         seen = averaged(pixels[:, rows, columns], coarse)
-        prepared.append(training_image(seen, target, weights, distance, offset=offset, gain=gain))
+        uneven = 0.0 if task.kind == "classes" else unevenness(seen, indices == 0)  # of classes none is the background
+        prepared.append(training_image(seen, target, weights, distance, offset=offset, gain=gain, unevenness=uneven))
     return prepared
 
 
