@@ -1,5 +1,7 @@
 """What each ingredient of the default recipe brings: one training a row, the same images, the same time.
 
+Haze, which these sets hardly have, is left out of all rows but its own.
+
     python benchmarks/ablations.py                               what is missing of all rows, then docs/benchmarks.md
     python benchmarks/ablations.py dsb2018 --only elastic        some rows of one set
     python benchmarks/ablations.py --report                      docs/benchmarks.md from what has been measured
@@ -19,6 +21,8 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from real_data import DATA, fluorescence_files
 from report import keep, kept, machine, markdown_table, write_section
 
@@ -98,7 +102,7 @@ ROWS = (
         "no gray values",
         {"augmentation": {"contrast": 0, "brightness": 0, "gamma": 1, "noise": 0, "shading": 0, "haze": 0}},
     ),
-    Row("no haze", {"augmentation": {"haze": 0.0}}),
+    Row("haze", {"augmentation": {"haze": 8.0}}),
     Row("no zoom", {"augmentation": {"zoom": 1.0}}),
     Row("no copies of cells", {"augmentation": {"copies": 0}}),
     Row("no border weights", {"energy": {"w0": 0.0}}),
@@ -133,6 +137,7 @@ ROWS = (
 
 def recipe_of(row: Row) -> Recipe:
     recipe = load_recipe("default")
+    recipe = replace(recipe, augmentation=replace(recipe.augmentation, haze=0.0))
     tables = {table: replace(getattr(recipe, table), **values) for table, values in row.changes.items()}
     return replace(recipe, **tables, budget=BudgetConfig())
 
@@ -172,16 +177,20 @@ def measure(name: str, row: Row, seed: int, steps: int, models: Path | None) -> 
         models.mkdir(parents=True, exist_ok=True)
         model.save(models / f"{name}-{row.name.replace(' ', '_').replace('/', '')}-{seed}.safetensors", overwrite=True)
     scored = [row] + [other for other in ROWS if row == DEFAULT and not other.trains and other.fits(fold.task)]
+    maps = {
+        views: [model.predict(image.image, views=views) for image in others] for views in {one.views for one in scored}
+    }
     return [
         {"set": name, "row": one.name, "seed": seed, "steps": steps, "seconds": round(took)}
-        | {f"score {k}": f"{value:.4f}" for k, value in enumerate(score(model, others, fold, one), 1)}
+        | {f"score {k}": f"{value:.4f}" for k, value in enumerate(score(model, maps[one.views], others, fold, one), 1)}
         for one in scored
     ]
 
 
-def score(model: Model, others: Sequence[Annotated], fold: Fold, row: Row) -> list[float]:
+def score(
+    model: Model, probabilities: Sequence[NDArray[np.float32]], others: Sequence[Annotated], fold: Fold, row: Row
+) -> list[float]:
     contract = replace(model.contract, objects=replace(model.contract.objects, **row.rules))
-    probabilities = [model.predict(image.image, views=row.views) for image in others]
     overall = evaluate_arrays(
         [image.labels for image in others],
         [predict_labels(contract, p) for p in probabilities],
@@ -199,7 +208,7 @@ FIELDS = ("set", "row", "seed", "steps", "seconds", "score 1", "score 2", "score
 def report() -> None:
     """Write what has been measured into docs/benchmarks.md: mean and spread, and by seed what was changed by it."""
     found: dict[tuple[str, str], dict[str, tuple[float, ...]]] = defaultdict(dict)
-    for line in sorted(kept(RESULTS), key=lambda line: line["seed"]):
+    for line in sorted(kept(RESULTS), key=lambda line: int(line["seed"])):
         found[line["set"], line["row"]][line["seed"]] = tuple(float(line[f"score {k}"]) for k in (1, 2, 3))
     names = [row.name for row in ROWS]
     tables = []
@@ -213,9 +222,9 @@ def report() -> None:
                 for column in zip(*of_row.values(), strict=True)
             ]
             differences = [f"{of_row[seed][0] - of_default[seed][0]:+.3f}" for seed in of_row if seed in of_default]
-            rows.append([row, *cells, ", ".join(differences) if row != DEFAULT.name else ""])
+            rows.append([row, str(len(of_row)), *cells, ", ".join(differences) if row != DEFAULT.name else ""])
         if rows:
-            header = ["changed", *fold.scores, f"{fold.scores[0]}: difference by seed"]
+            header = ["changed", "seeds", *fold.scores, f"{fold.scores[0]}: difference by seed"]
             tables.append(f"{name}:\n\n{markdown_table(header, rows)}")
     text = "\n\n".join([*tables, machine(), "Command: `python benchmarks/ablations.py`"])
     write_section("ablations", text if tables else NOTHING)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,24 @@ def test_distances_are_read_where_the_labels_are():
     batch = draw_batch(images, TileConfig(size=16, batch=3), PLAIN, margin=2, seed=4, step=6)
     assert torch.equal(batch.distance, batch.weights)
     assert batch.distance.shape == (3, 12, 12)
+
+
+def test_a_tile_may_be_seen_in_the_light_of_another_image():
+    """Half of the tiles of an even image, where one of two images is uneven; none without."""
+    even = training_image(
+        np.random.default_rng(0).integers(0, 9, (1, 40, 50)).astype(np.uint8), np.zeros((40, 50), np.int32),
+        offset=np.zeros(1), gain=np.ones(1),
+    )  # fmt: skip
+    hazy, one_each = replace(PLAIN, haze=1.0), TileConfig(size=40, aimed=0)
+
+    def changed(uneven):
+        images = [even, replace(even, unevenness=uneven)]
+        keys = [(0, step, 0) for step in range(60)]
+        pairs = ((tile(images, key, augmentation=how, tiles=one_each)[0] for how in (PLAIN, hazy)) for key in keys)
+        return sum(not torch.equal(*pair) for pair in pairs)
+
+    assert changed(0.0) == 0
+    assert 15 < changed(1.0) < 45
 
 
 def test_every_image_is_used_once_before_any_is_used_again():

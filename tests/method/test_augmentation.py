@@ -121,17 +121,70 @@ def test_haze_is_as_strong_as_backgrounds_are_uneven(uneven, spread):
     assert np.std(draws) == pytest.approx(spread, rel=0.05)
 
 
-def test_unevenness_is_of_the_background_alone():
+def lit(shape=(64, 64), *, light=150.0, noise=10.0):
+    """Cells on a background that is brighter from row to row."""
     rng = np.random.default_rng(0)
-    cells = rng.random((64, 64)) < 0.3
-    image = np.where(cells, 200.0, 20.0) + rng.normal(0, 10, (64, 64))
-    assert unevenness(image[None], ~cells) == 0
-    light = np.linspace(0, 150, 64)[:, None]
-    hazy = unevenness((image + light)[None], ~cells)
-    assert hazy == pytest.approx(150 / np.sqrt(12) / (image + light).std() - 0.1, rel=0.1)
-    assert unevenness(np.stack([image, image + light]), ~cells) == hazy
-    assert unevenness((image + light)[None], np.zeros_like(cells)) == 0
-    assert unevenness(np.full((1, 3, 2), 7), np.ones((3, 2), bool)) == 0
+    cells = (rng.random(shape) < 0.3).astype(np.int32)
+    ramp = np.linspace(0, light, shape[0])[:, None]
+    return 200.0 * cells + 20 + rng.normal(0, noise, shape) + ramp, cells
+
+
+def test_unevenness_is_of_the_background_alone():
+    (even, cells), (hazy, _) = lit(light=0), lit()
+    assert unevenness(even[None], cells) == 0
+    uneven = unevenness(hazy[None], cells)
+    assert uneven == pytest.approx(150 / np.sqrt(12) / hazy.std() - 0.1, rel=0.1)
+    assert unevenness(np.stack([even, hazy]), cells) == uneven  # of the most uneven channel
+    debris = hazy.copy()
+    debris[24:40, 24:40] = 5000
+    unlabelled = cells.copy()
+    unlabelled[24:40, 24:40] = -1
+    assert unevenness(debris[None], unlabelled) == pytest.approx(uneven, rel=0.1)
+    many = [np.kron(one, np.ones((20, 20), one.dtype)) for one in (hazy, cells)]  # of a large image every other pixel
+    assert unevenness(many[0][None], many[1]) == pytest.approx(uneven, rel=0.1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 1), (8, 8), (16, 16), (32, 32)])
+def test_in_images_too_small_to_tell_noise_is_no_light(shape):
+    image = np.random.default_rng(0).normal(size=(1, *shape))
+    labels = np.zeros(shape, np.int32)
+    labels[0, 0] = 1
+    assert unevenness(image, labels) == 0
+
+
+def test_steps_of_integers_are_no_light():
+    image = np.random.default_rng(0).normal(5.5, 0.5, (1, 128, 128)).astype(np.uint8)
+    labels = np.zeros((128, 128), np.int32)
+    labels[60:64, 60:64] = 1
+    assert unevenness(image, labels) == 0
+
+
+def test_an_image_without_cells_says_nothing_about_light():
+    light, labels = lit()[0][None], np.zeros((64, 64), np.int32)
+    assert unevenness(light, labels) == 0
+    assert unevenness(light, labels - 1) == 0
+
+
+def test_half_floats_do_not_overflow():
+    image, cells = lit()
+    assert unevenness((30 * image)[None].astype(np.float16), cells) == pytest.approx(
+        unevenness(image[None], cells), rel=0.01
+    )
+
+
+def test_haze_is_of_each_channel():
+    tile = torch.stack([torch.tensor([1.0, 5.0] * 10), torch.tensor([100.0, 500.0] * 10)]).reshape(2, 4, 5)
+    before = tile.clone()
+    hazy = change_gray_values(changed(haze=np.array([[1, 0, -1]] * 3)), tile) - tile
+    np.testing.assert_allclose(hazy[1], 100 * hazy[0], atol=1e-3)
+    assert torch.equal(tile, before)
+
+
+@pytest.mark.parametrize("changes", [{}, {"gain": 1.5, "offset": 0.5}, {"noise": 1.0}, {"gamma": 2.0}])
+def test_the_tile_that_is_changed_stays_as_it_was(changes):
+    tile = torch.arange(20.0).reshape(1, 4, 5)
+    change_gray_values(changed(**changes), tile)
+    assert torch.equal(tile, torch.arange(20.0).reshape(1, 4, 5))
 
 
 def test_gray_values_of_a_constant_tile_stay_finite():
@@ -156,7 +209,9 @@ def test_the_middle_of_the_tile_lies_at_the_centre():
     np.testing.assert_allclose(affine @ [5, 10, 1], [30, 50])
 
 
-@pytest.mark.parametrize("wrong", [{"rotation": -1}, {"contrast": 1.0}, {"zoom": 0.5}, {"elastic_points": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"rotation": -1}, {"haze": -1}, {"contrast": 1.0}, {"zoom": 0.5}, {"elastic_points": 0}]
+)
 def test_limits_out_of_range(wrong):
     with pytest.raises(InputError, match=f"{next(iter(wrong))}.* of the augmentation"):
         AugmentationConfig(**wrong)

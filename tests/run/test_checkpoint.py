@@ -94,7 +94,7 @@ def test_a_file_that_is_none(kept, content):
 
 
 def test_one_of_a_newer_version(kept, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", checkpoint.FORMAT_VERSION + 1)
     write(kept, 1)
     monkeypatch.undo()
     with pytest.raises(FileError, match="newer version of this program: update ubend"):

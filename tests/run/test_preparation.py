@@ -277,6 +277,20 @@ def test_classes_know_no_border(tiny):
     assert one.classes.tolist() == labels.tolist()
 
 
+@pytest.mark.parametrize(
+    ("kind", "haze", "known"),
+    [("instances", 1.0, True), ("binary", 1.0, True), ("classes", 1.0, False), ("binary", 0.0, False)],
+)
+def test_backgrounds_tell_the_haze(kind, haze, known, tiny):
+    labels = np.zeros((64, 64), int)
+    labels[20:30, 20:30] = 1
+    labels[40:50, 40:50] = 1 if kind == "binary" else 2
+    light = np.arange(64, dtype=np.uint8)[:, None] * np.ones((1, 64), np.uint8)
+    recipe = replace(tiny, augmentation=replace(tiny.augmentation, haze=haze))
+    [one], _ = prepared([annotated(labels, light)], recipe, kind=kind)
+    assert (one.unevenness > 0.5) is known
+
+
 @pytest.mark.parametrize(("kind", "name"), [("binary", "label 0"), ("instances", "background")])
 def test_one_label_only_is_nothing_to_learn(tiny, kind, name):
     with pytest.raises(InputError, match=f"all labelled pixels .* are {name}: there is nothing to tell apart"):

@@ -39,7 +39,7 @@ class TrainingImage:
     anchors : tuple of ndarray of int64
         Some flat positions of each class that occurs.
     unevenness : float
-        Of its background (`augmentation.unevenness`).
+        How much its background varies over it, of its standard deviation (`augmentation.unevenness`).
     """
 
     image: NDArray[Any]
@@ -116,7 +116,7 @@ def training_image(
     offset, gain : ndarray of float32, shape (channels,)
         The normalisation of this image.
     unevenness : float
-        Of its background.
+        How much its background varies over it (`augmentation.unevenness`).
 
     Returns
     -------

@@ -463,11 +463,12 @@ def _legend(contract: Contract, size: int, border: int, tiles: int) -> Iterator[
         if bend.copies and contract.task.kind == "instances"
         else ""
     )
+    added = "noise and haze are" if bend.haze and contract.task.kind != "classes" else "noise is"
     yield (
         "Samples",
         f"Bent on a {bend.elastic_points}×{bend.elastic_points} grid by σ = {bend.elastic_sigma:g} px, turned up to "
         f"±{bend.rotation:g}°{', mirrored' if bend.flip else ''}, magnified up to ×{bend.zoom:g}; contrast, "
-        f"brightness and curve vary, noise is added{copied}. All at random, by the seed.",
+        f"brightness and curve vary, {added} added{copied}. All at random, by the seed.",
     )
     yield (
         "The grid",

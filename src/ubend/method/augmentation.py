@@ -19,8 +19,9 @@ from ubend.method.resampling import sample, sampling_grid, smooth_field
 
 SHADING_POINTS = 3
 """Control points along each axis on which the brightness of a tile, and haze over it, changes."""
-BLOCKS, LEAST_BACKGROUND = 4, 0.05
-"""Parts along each axis in which the background of an image is looked at, and the share of one that it must have."""
+PARTS, LEAST_BACKGROUND, LOOKED_AT = 4, 100, 512
+"""Parts along each axis in which the background of an image is looked at; pixels of it that a part must have; rows and
+columns that are looked at of a large image, at least."""
 EVEN = 0.1
 """Standard deviation of an even background from part to part, of that of the image: noise, and the glow of cells."""
 
@@ -54,8 +55,8 @@ class AugmentationConfig:
         Standard deviation of the logarithm of a brightness that changes smoothly over the tile, drawn on a grid of 3×3
         points as the elastic deformation is.
     haze : float
-        Standard deviation of a light that changes as smoothly and is added, as a share of the tile's standard deviation
-        and for the `unevenness` of an annotated image.
+        A light that changes as smoothly is added or taken away; at the control points it is drawn with a standard
+        deviation of haze · `unevenness` of one of the annotated images · that of the tile's values, of each channel.
     copies : int
         Times that an image of single cells is trained on once more with copies of its cells beside others
         (`copy_paste.copy_paste`).
@@ -164,41 +165,56 @@ def draw_augmentation(
     )
 
 
-def unevenness(image: NDArray[Any], background: NDArray[np.bool_]) -> float:
+def unevenness(image: NDArray[Any], labels: NDArray[np.integer]) -> float:
     """Measure how much the background of an image varies over it: haze, or light from one side.
 
-    The standard deviation of the medians of its 4×4 parts, over that of the whole image; what an even background has
-    of it, 0.1, is taken off. Noise and cells do not count.
+    The standard deviation of its brightness over the 4×4 parts of the image, as a share of that of all labelled gray
+    values; what an even background has of it, 0.1, is taken off. Brightness is the mean of the middle half of the
+    values, so that the glow of cells and debris in a corner count little.
 
     Parameters
     ----------
     image : ndarray, shape (channels, rows, columns)
-    background : ndarray of bool, shape (rows, columns)
+        Of any real dtype.
+    labels : ndarray of int, shape (rows, columns)
+        0 is background, negative is not labelled and does not count.
 
     Returns
     -------
     float
-        Of the most uneven channel; 0 for an even background, or where there is too little of it to tell.
+        Of the most uneven channel. 0 for an even background, and where there is nothing else than background, or fewer
+        than four parts with 100 pixels of it: noise would pass for light.
 
     Examples
     --------
-    >>> ramp = np.arange(32.0) * np.ones((1, 32, 1))
-    >>> round(unevenness(ramp, np.ones((32, 32), bool)), 1), unevenness(ramp % 2, np.ones((32, 32), bool))
+    >>> labels = np.zeros((64, 64), np.uint8)
+    >>> labels[20:40, 20:40] = 1
+    >>> ramp = np.arange(64.0) * np.ones((1, 64, 1))
+    >>> round(unevenness(ramp, labels), 1), unevenness(ramp % 2, labels)
     (0.9, 0.0)
     """
+    step = max(1, min(labels.shape) // LOOKED_AT)
+    image, labels = image[:, ::step, ::step], labels[::step, ::step]
+    if not (labels > 0).any():
+        return 0.0
+    of_rows, of_columns = (np.linspace(0, length, PARTS + 1).astype(int) for length in labels.shape)
+    parts = [(slice(*rows), slice(*columns)) for rows in pairwise(of_rows) for columns in pairwise(of_columns)]
+    parts = [part for part in parts if np.count_nonzero(labels[part] == 0) >= LEAST_BACKGROUND]
+    if len(parts) < PARTS:
+        return 0.0
     found = [0.0]
-    parts = [
-        (slice(*rows), slice(*columns))
-        for rows in pairwise(np.linspace(0, image.shape[1], BLOCKS + 1).astype(int))
-        for columns in pairwise(np.linspace(0, image.shape[2], BLOCKS + 1).astype(int))
-    ]
-    seen = [part for part in parts if background[part].size and background[part].mean() >= LEAST_BACKGROUND]
     for channel in image:
-        spread = float(channel.std(dtype=np.float64))
-        if len(seen) >= BLOCKS and spread > 0:
-            medians = [np.median(channel[part][background[part]]) for part in seen]
-            found.append(float(np.std(medians)) / spread - EVEN)
+        spread = float(channel[labels >= 0].std(dtype=np.float64))
+        brightness = [_middle_half(channel[part][labels[part] == 0]) for part in parts]
+        if spread > 0:
+            found.append(float(np.std(brightness)) / spread - EVEN)
     return max(found)
+
+
+def _middle_half(values: NDArray[Any]) -> float:
+    """Mean of the values between the quarters; of integers it does not leap as a median does."""
+    quarter = values.size // 4
+    return float(np.sort(values)[quarter : values.size - quarter].mean(dtype=np.float64))
 
 
 def _around_one(rng: np.random.Generator, limit: float) -> float:
@@ -316,7 +332,7 @@ def change_gray_values(draw: Augmentation, tile: Tensor) -> Tensor:
         tile = (tile - dark).mul_(brightness).add_(dark)
     if draw.haze.any():
         haze = torch.from_numpy(smooth_field(draw.haze, (tile.shape[1], tile.shape[2])))
-        tile = tile + haze.mul_(tile.std(correction=0))
+        tile = tile + haze * tile.std((1, 2), correction=0, keepdim=True)
     if draw.gamma != 1:
         least, most = torch.aminmax(tile)
         span = (most - least).clamp(min=1e-12)

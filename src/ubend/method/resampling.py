@@ -17,9 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ubend.errors import InputError
-from ubend.method.geometry import mirrored_slices
+from ubend.method.geometry import mirror, mirrored_slices
 
 BLAS_STARTS_NO_THREADS = 2**17  # multiplications in one matrix product; OpenBLAS starts them beyond 2¹⁸
+FEW = 32
+"""Rows or columns of an image that is mirrored so often that looking up each pixel is faster than slices."""
 MODES = {0: "nearest", 1: "bilinear", 3: "bicubic"}
 
 
@@ -296,6 +298,9 @@ def _beyond_float32(labels: NDArray[Any]) -> bool:
 def _part(image: NDArray[Any], grid: SamplingGrid, dtype: type[np.floating]) -> NDArray[np.floating]:
     """Cut out what the grid needs, mirrored where it reaches beyond the border; a new array of that dtype."""
     channels, rows, columns = image.shape
+    if min(rows, columns) < FEW:
+        r, c = mirror(np.arange(grid.top, grid.bottom), rows), mirror(np.arange(grid.left, grid.right), columns)
+        return image[:, r[:, None], c].astype(dtype)
     part = np.empty((channels, grid.bottom - grid.top, grid.right - grid.left), dtype)
     for here, of_rows in mirrored_slices(grid.top, grid.bottom, rows):
         for there, of_columns in mirrored_slices(grid.left, grid.right, columns):

@@ -33,7 +33,7 @@ FOLDER = "checkpoint"
 """Where a run keeps its checkpoints while it lasts."""
 KEPT = 2
 """Checkpoints that are kept: the last and the one before."""
-FORMAT, FORMAT_VERSION = "ubend-checkpoint", 2
+FORMAT, FORMAT_VERSION = "ubend-checkpoint", 3
 
 _STATE = re.compile(r"(?P<number>\d{6,})-(?P<checksum>[0-9a-f]{32})\.safetensors")
 _NETWORK = re.compile(r"fold-(?P<number>\d+)-(?P<checksum>[0-9a-f]{32})\.safetensors")
@@ -214,7 +214,7 @@ class Checkpoints:
                 raise FileError(f"{path} was written by a newer version of this program: update ubend")
             if int(metadata["format_version"]) < FORMAT_VERSION:
                 raise FileError(
-                    f"{path} was written by an older version of this program, whose rules for objects were others: "
+                    f"{path} was written by an older version of this program, whose tiles or rules were others: "
                     "end the run with that version, or begin anew with --overwrite"
                 )
             return Checkpoint(load(content), json.loads(metadata["state"]))

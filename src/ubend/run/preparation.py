@@ -258,6 +258,7 @@ def prepare(
 
     Where the network is coarse, all this is of images that are averaged, and labels that are thinned out, as much.
     With `parts`, (number of an image, rows, columns), only of these; each keeps the normalisation of its whole image.
+    For haze, the background is what is no object, and of two labels the lower one.
     With `check`, it is an InputError if there is nothing to tell apart.
     """
     energy, task, coarse = contract.recipe.energy, contract.task, contract.network.coarse
@@ -280,7 +281,9 @@ def prepare(
         weights = _weights(indices, target, contract, balance)
         distance = relative_distance(indices) if contract.learns_distance else None
         seen = averaged(pixels[:, rows, columns], coarse)
-        uneven = 0.0 if task.kind == "classes" else unevenness(seen, indices == 0)  # of classes none is the background
+        uneven = 0.0
+        if contract.recipe.augmentation.haze and task.kind != "classes":  # of classes none is the background
+            uneven = unevenness(seen, indices)
         prepared.append(training_image(seen, target, weights, distance, offset=offset, gain=gain, unevenness=uneven))
     return prepared
 
