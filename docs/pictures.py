@@ -387,9 +387,10 @@ def changes() -> Figure:
     scores = {"dsb2018": "AP@0.5 (pooled)", "isbi2012_em": "V_Rand"}
     found = {name: measured(text, name, score) for name, score in scores.items()}
     names = list(dict.fromkeys(name for of_set in found.values() for name in of_set))
-    figure = empty(3.3)
+    height = 0.9 + 0.2 * len(names)
+    figure = empty(height)
     for number, (name, of_set) in enumerate(found.items()):
-        axis = figure.add_axes((0.31 + 0.35 * number, 0.14, 0.32, 0.75))
+        axis = figure.add_axes((0.31 + 0.35 * number, 0.5 / height, 0.32, 1 - 0.9 / height))
         axis.axvline(of_set["default"][0], color=PALE, lw=1, ls=":")
         for changed, (value, spread) in of_set.items():
             axis.errorbar(value, names.index(changed), xerr=spread or None, fmt="o", ms=6, capsize=3, color=BLUE)
