@@ -69,7 +69,8 @@ SCORES = (
     *("AJI (mean of images)", "AJI+ (mean of images)", "pairs apart"),
 )
 COLUMNS = (
-    *("set", "tool", "n", "seed", "minutes_asked", "minutes_taken", "cores", "steps", "prediction_seconds"),
+    *("set", "tool", "n", "seed", "minutes_asked", "minutes_taken", "command_minutes", "cores", "steps"),
+    "prediction_seconds",
     *SCORES,
     *("versions", "date", "machine"),
 )
@@ -292,7 +293,7 @@ def ubend(*words: str) -> list[str]:
 def run_ubend(run: Run, here: Path, test: Path) -> dict[str, str]:
     recipe = "paper" if run.tool == "ubend_paper" else "default"
     model, log, task = here / "model", here / "log.txt", FOLDS[run.set].task
-    call(
+    training = call(
         ubend("train", str(here / "train"), "--out", str(model), "--recipe", recipe, "--task", task,
               "--minutes", f"{run.minutes:g}", "--seed", str(run.seed)),
         log, run.cores,
@@ -304,6 +305,7 @@ def run_ubend(run: Run, here: Path, test: Path) -> dict[str, str]:
     made = load(model).contract.provenance
     return {
         "minutes_taken": f"{made['minutes']:.2f}",
+        "command_minutes": f"{training / 60:.2f}",
         "steps": str(made["steps"]),
         "prediction_seconds": f"{seconds:.0f}",
         "versions": _versions({**made["versions"], "ubend": ubend_version()}),
@@ -489,13 +491,24 @@ def run_all(chosen: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Spread:
-    """A score over seeds."""
+    """A score by seed."""
 
-    values: tuple[float, ...]
+    by_seed: dict[str, float]
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        return tuple(self.by_seed.values())
 
     @property
     def mean(self) -> float:
         return mean(self.values)
+
+    def ahead_of(self, other: "Spread") -> bool | None:
+        """Whether the mean is higher over the seeds that both have, so of the same images; None if they share none."""
+        shared = self.by_seed.keys() & other.by_seed.keys()
+        if not shared:
+            return None
+        return mean(self.by_seed[seed] for seed in shared) > mean(other.by_seed[seed] for seed in shared)
 
     def __str__(self) -> str:
         if len(self.values) == 1:
@@ -514,17 +527,21 @@ def settings(rows: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
     return sorted(count, key=lambda setting: -count[setting])
 
 
+def newest(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Keep the newest row of each run."""
+    return list({key_of(row): row for row in rows if row["set"] in FOLDS}.values())
+
+
 def table_of(rows: Sequence[dict[str, str]], setting: tuple[str, str]) -> Table:
     """Gather, by set, n, score and tool, the newest row of each seed."""
-    newest = {key_of(row): row for row in rows}
-    found: dict[tuple[str, int, str, str], list[float]] = defaultdict(list)
-    for key, row in newest.items():
-        if key[-2:] != setting or row["set"] not in FOLDS:
+    found: dict[tuple[str, int, str, str], dict[str, float]] = defaultdict(dict)
+    for row in newest(rows):
+        if key_of(row)[-2:] != setting:
             continue
         for score in FOLDS[row["set"]].scores:
             if row[score]:
-                found[row["set"], int(row["n"]), score, row["tool"]].append(float(row[score]))
-    return {place: Spread(tuple(values)) for place, values in found.items()}
+                found[row["set"], int(row["n"]), score, row["tool"]][row["seed"]] = float(row[score])
+    return {place: Spread(values) for place, values in found.items()}
 
 
 def rows_of(table: Table) -> list[tuple[str, int, str]]:
@@ -538,30 +555,62 @@ def markdown_of(table: Table) -> str:
     lines = []
     for name, n, score in rows_of(table):
         spreads = {tool: table[name, n, score, tool] for tool in tools if (name, n, score, tool) in table}
-        best = max(spread.mean for spread in spreads.values())
         cells = {
-            tool: f"**{spread}**" if spread.mean == best and len(spreads) > 1 else str(spread)
+            tool: f"**{spread}**" if len(spreads) > 1 and first(tool, spreads) else str(spread)
             for tool, spread in spreads.items()
         }
         lines.append([name, score, str(n), *(cells.get(tool, "") for tool in tools)])
     return markdown_table(["set", "score", "n", *(NAMES[tool] for tool in tools)], lines)
 
 
+def first(tool: str, spreads: dict[str, Spread]) -> bool:
+    """Whether a tool is ahead of every other."""
+    return all(spreads[tool].ahead_of(spread) for other, spread in spreads.items() if other != tool)
+
+
 def standing(table: Table) -> str:
     """Say in how many rows of few images ubend is first, and name the others."""
-    behind, compared = [], 0
+    behind, compared, groups = [], 0, set()
     for name, n, score in rows_of(table):
-        others = {tool: table[name, n, score, tool].mean for tool in TOOLS if (name, n, score, tool) in table}
-        ours = others.pop("ubend", None)
-        if n > 10 or ours is None or not others:
+        spreads = {tool: table[name, n, score, tool] for tool in TOOLS if (name, n, score, tool) in table}
+        if n > 10 or "ubend" not in spreads:
+            continue
+        ahead = {tool: spreads["ubend"].ahead_of(spread) for tool, spread in spreads.items() if tool != "ubend"}
+        ahead = {tool: is_ahead for tool, is_ahead in ahead.items() if is_ahead is not None}
+        if not ahead:
             continue
         compared += 1
-        if ours < max(others.values()):
-            behind.append(f"{name} by {score} at n = {n} ({NAMES[max(others, key=lambda tool: others[tool])]})")
+        groups.add((name, n))
+        if not all(ahead.values()):
+            better = [NAMES[tool] for tool, is_ahead in ahead.items() if not is_ahead]
+            behind.append(f"{name} by {score} at n = {n} ({', '.join(better)})")
     if not compared:
         return ""
-    first = f"Of the {compared} rows up to n = 10 with a rival in them, ubend is first in {compared - len(behind)}"
-    return f"{first}; not in: {'; '.join(behind)}." if behind else f"{first}."
+    said = (
+        f"In {len(groups)} pairs of a set and an n up to 10 a rival was trained on the same images: {compared} scores, "
+        f"and ubend is first in {compared - len(behind)}"
+    )
+    return f"{said}; not in: {'; '.join(behind)}." if behind else f"{said}."
+
+
+def steps_made(rows: Sequence[dict[str, str]]) -> str:
+    """Say how many steps each tool made in its minutes: a slow one has hardly begun."""
+    steps: dict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        steps[row["tool"]].append(int(row["steps"]))
+    made = (f"{NAMES[tool]} {min(of):,} to {max(of):,}" for tool in TOOLS if (of := steps[tool]))
+    return f"Steps in that time: {'; '.join(made)}."
+
+
+def clock_kept(rows: Sequence[dict[str, str]]) -> str:
+    """Say how long the command of training took, from its start to its end, of the minutes that it was given."""
+    ratios = [float(row["command_minutes"]) / float(row["minutes_asked"]) for row in rows if row.get("command_minutes")]
+    if not ratios:
+        return ""
+    return (
+        f" The whole command `ubend train`, from its start to its end, took {min(ratios):.2f} to {max(ratios):.2f} of "
+        f"the minutes given ({len(ratios)} runs)."
+    )
 
 
 LEGEND = """\
@@ -638,7 +687,7 @@ def _cores(cores: str) -> str:
 
 
 def report() -> None:
-    rows = read_results()
+    rows = newest(read_results())
     if not rows:
         sys.exit(f"nothing has been measured yet: {RESULTS} is not there")
     parts = []
@@ -654,7 +703,8 @@ def report() -> None:
                 "trained on all 30 slices for ten hours and scored on the organisers' hidden test set, so on other "
                 "images than these."
             )
-        parts.append(f"{head}{picture}\n\n{markdown_of(table)}")
+        of_table = [row for row in newest(rows) if key_of(row)[-2:] == setting]
+        parts.append(f"{head}{picture}\n\n{markdown_of(table)}\n\n{steps_made(of_table)}{clock_kept(of_table)}")
     folds = " ".join(f"{name}: {fold.about}." for name, fold in FOLDS.items())
     versions = sorted({one for row in rows for one in row["versions"].split(", ")})
     dates, machines = sorted({row["date"] for row in rows}), sorted({row["machine"] for row in rows})

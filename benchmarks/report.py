@@ -20,10 +20,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def processor() -> str:
-    """Name the processor."""
+    """Name the processor, and say whether it multiplies 16-bit matrices: fast and slow ones bear one name."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file() and (model := re.search(r"model name\s*: (.*)", cpuinfo.read_text())):
-        return model[1]
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
+    if model := re.search(r"model name\s*: (.*)", text):
+        return model[1] + (" with AMX" if "amx_bf16" in text else "")
     return platform.processor() or platform.machine()
 
 

@@ -114,8 +114,8 @@ def test_little_noise_is_drawn_more_often_than_much():
     assert 0.4 < np.std([d.shading for d in draws]) < 0.6
 
 
-@pytest.mark.parametrize(("uneven", "spread"), [(0.0, 0.0), (0.25, 0.5)])
-def test_haze_is_as_strong_as_backgrounds_are_uneven(uneven, spread):
+@pytest.mark.parametrize(("uneven", "spread"), [(0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (3.0, 1.0)])
+def test_haze_is_as_strong_as_backgrounds_are_uneven_up_to_what_a_tile_shows(uneven, spread):
     rng, config = np.random.default_rng(0), AugmentationConfig(haze=2.0)
     draws = [draw_augmentation(rng, config, (8, 8), unevenness=uneven).haze for _ in range(300)]
     assert np.std(draws) == pytest.approx(spread, rel=0.05)

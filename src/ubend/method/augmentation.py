@@ -24,6 +24,8 @@ PARTS, LEAST_BACKGROUND, LOOKED_AT = 4, 100, 512
 columns that are looked at of a large image, at least."""
 EVEN = 0.1
 """Standard deviation of an even background from part to part, of that of the image: noise, and the glow of cells."""
+MOST_HAZE = 1.0
+"""Standard deviation of haze at the most, of that of the tile: more than the image shows of itself would drown it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,8 @@ class AugmentationConfig:
         points as the elastic deformation is.
     haze : float
         A light that changes as smoothly is added or taken away; at the control points it is drawn with a standard
-        deviation of haze · `unevenness` of one of the annotated images · that of the tile's values, of each channel.
+        deviation of haze · `unevenness` of one of the annotated images, 1 at the most, times that of the tile's values,
+        of each channel.
     copies : int
         Times that an image of single cells is trained on once more with copies of its cells beside others
         (`copy_paste.copy_paste`).
@@ -161,7 +164,7 @@ def draw_augmentation(
         noise=float(config.noise * rng.random() ** 2),
         noise_seed=int(rng.integers(2**32)),
         shading=rng.normal(0.0, config.shading, size=(SHADING_POINTS, SHADING_POINTS)),
-        haze=rng.normal(0.0, config.haze * unevenness, size=(SHADING_POINTS, SHADING_POINTS)),
+        haze=rng.normal(0.0, min(config.haze * unevenness, MOST_HAZE), size=(SHADING_POINTS, SHADING_POINTS)),
     )
 
 
