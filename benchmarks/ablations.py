@@ -10,6 +10,7 @@ row is kept in benchmarks/results/ablations.csv, and measured once.
 """
 
 import argparse
+import datetime
 import sys
 import time
 from collections import defaultdict
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from real_data import DATA, fluorescence_files
-from report import keep, kept, machine, markdown_table, write_section
+from report import keep, kept, markdown_table, processor, versions, write_section
 
 from ubend.data.annotated import Annotated, Kind, find_pairs, read_pairs
 from ubend.run.evaluation import evaluate_arrays
@@ -90,7 +91,7 @@ class Row:
         return task == "instances" or not of_objects
 
 
-DEFAULT = Row("default")
+DEFAULT = Row("default, without haze")
 ROWS = (
     DEFAULT,
     Row("no elastic deformation", {"augmentation": {"elastic_sigma": 0.0}}),
@@ -100,7 +101,7 @@ ROWS = (
         "no gray values",
         {"augmentation": {"contrast": 0, "brightness": 0, "gamma": 1, "noise": 0, "shading": 0}},
     ),
-    Row("haze", {"augmentation": {"haze": 8.0}}),
+    Row("with haze", {"augmentation": {"haze": 8.0}}),
     Row("no zoom", {"augmentation": {"zoom": 1.0}}),
     Row("no copies of cells", {"augmentation": {"copies": 0}}),
     Row("no border weights", {"energy": {"w0": 0.0}}),
@@ -134,7 +135,9 @@ ROWS = (
 
 
 def recipe_of(row: Row) -> Recipe:
+    """Change the default recipe of full resolution; haze, which came later than most rows, is a row of its own."""
     recipe = load_recipe("default")
+    recipe = replace(recipe, augmentation=replace(recipe.augmentation, haze=0.0))
     tables = {table: replace(getattr(recipe, table), **values) for table, values in row.changes.items()}
     return replace(recipe, **tables, budget=BudgetConfig())
 
@@ -180,6 +183,7 @@ def measure(name: str, row: Row, seed: int, steps: int, models: Path | None) -> 
     return [
         {"set": name, "row": one.name, "seed": seed, "steps": steps, "seconds": round(took)}
         | {f"score {k}": f"{value:.4f}" for k, value in enumerate(score(model, maps[one.views], others, fold, one), 1)}
+        | {"date": datetime.date.today().isoformat(), "processor": processor()}
         for one in scored
     ]
 
@@ -199,7 +203,14 @@ def score(
 
 
 NOTHING = "Nothing has been measured yet: `python benchmarks/ablations.py`."
-FIELDS = ("set", "row", "seed", "steps", "seconds", "score 1", "score 2", "score 3")
+FIELDS = ("set", "row", "seed", "steps", "seconds", "score 1", "score 2", "score 3", "date", "processor")
+
+
+def measured(rows: Sequence[dict[str, str]]) -> str:
+    """Say when and on what the rows were measured."""
+    dates = sorted({row["date"] for row in rows})
+    when = " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else ""
+    return f"Measured {when} on one core of {'; '.join(sorted({row['processor'] for row in rows}))}, {versions()}."
 
 
 def report() -> None:
@@ -223,7 +234,7 @@ def report() -> None:
         if rows:
             header = ["changed", "seeds", *fold.scores, f"{fold.scores[0]}: difference by seed"]
             tables.append(f"{name}:\n\n{markdown_table(header, rows)}")
-    text = "\n\n".join([*tables, machine(), "Command: `python benchmarks/ablations.py`"])
+    text = "\n\n".join([*tables, measured(kept(RESULTS)), "Command: `python benchmarks/ablations.py`"])
     write_section("ablations", text if tables else NOTHING)
 
 

@@ -391,7 +391,7 @@ def changes() -> Figure:
     figure = empty(height)
     for number, (name, of_set) in enumerate(found.items()):
         axis = figure.add_axes((0.31 + 0.35 * number, 0.5 / height, 0.32, 1 - 0.9 / height))
-        axis.axvline(of_set["default"][0], color=PALE, lw=1, ls=":")
+        axis.axvline(of_set["default, without haze"][0], color=PALE, lw=1, ls=":")
         for changed, (value, spread) in of_set.items():
             axis.errorbar(value, names.index(changed), xerr=spread or None, fmt="o", ms=6, capsize=3, color=BLUE)
         axis.set_yticks(range(len(names)), names if number == 0 else [""] * len(names))

@@ -87,6 +87,30 @@ def test_seeds_become_a_mean_and_a_spread_and_the_newest_row_counts(few_images: 
     assert "ubend is first in 0; not in: dic_hela by IoU at n = 5 (MONAI BasicUNet)." in few_images.standing(table)
 
 
+def test_tools_are_compared_by_the_seeds_that_both_have(few_images: ModuleType) -> None:
+    """A seed draws the images, so a lucky one of ours counts only where the rival has it too."""
+    rows = [
+        row(few_images, tool="ubend", seed="0", IoU="0.80"),
+        row(few_images, tool="ubend", seed="1", IoU="0.99"),
+        row(few_images, tool="monai", seed="0", IoU="0.81"),
+        row(few_images, tool="nnunet", seed="2", IoU="0.10"),
+    ]
+    table = few_images.table_of(rows, ("2", "1"))
+    assert "1 scores, and ubend is first in 0; not in: dic_hela" in few_images.standing(table)
+    assert "**" not in few_images.markdown_of(table)  # nobody shares a seed with nnU-Net
+
+
+def test_steps_and_the_minutes_of_the_command_are_said(few_images: ModuleType) -> None:
+    rows = [
+        row(few_images, tool="ubend", steps="900", command_minutes="2.04"),
+        row(few_images, tool="ubend", steps="1100", command_minutes="1.98"),
+        row(few_images, tool="stardist", steps="33"),
+    ]
+    assert few_images.steps_made(rows) == "Steps in that time: ubend 900 to 1,100; StarDist 33 to 33."
+    assert "took 0.99 to 1.02 of the minutes given (2 runs)" in few_images.clock_kept(rows)
+    assert few_images.clock_kept(rows[2:]) == ""
+
+
 def test_other_minutes_stand_in_another_table(few_images: ModuleType) -> None:
     rows = [
         row(few_images, tool="ubend", seed=str(seed), minutes_asked=m) for seed, m in ((0, "2.0"), (1, "2"), (0, "9"))
