@@ -604,13 +604,17 @@ def steps_made(rows: Sequence[dict[str, str]]) -> str:
 
 def clock_kept(rows: Sequence[dict[str, str]]) -> str:
     """Say how long the command of training took, from its start to its end, of the minutes that it was given."""
-    ratios = [float(row["command_minutes"]) / float(row["minutes_asked"]) for row in rows if row.get("command_minutes")]
-    if not ratios:
-        return ""
-    return (
-        f" The whole command `ubend train`, from its start to its end, took {min(ratios):.2f} to {max(ratios):.2f} of "
-        f"the minutes given ({len(ratios)} runs)."
+    ratios: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row["command_minutes"]:
+            ratios[row["tool"]].append(float(row["command_minutes"]) / float(row["minutes_asked"]))
+    found = (
+        f"{NAMES[tool]} {min(of):.2f} to {max(of):.2f} ({len(of)} run{'s' * (len(of) > 1)})"
+        for tool in TOOLS
+        if (of := ratios[tool])
     )
+    said = "; ".join(found)
+    return f" The whole command `ubend train` took, of the minutes given: {said}." if said else ""
 
 
 LEGEND = """\
