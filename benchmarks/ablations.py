@@ -135,7 +135,7 @@ ROWS = (
 
 
 def recipe_of(row: Row) -> Recipe:
-    """Change the default recipe of full resolution; haze, which came later than most rows, is a row of its own."""
+    """Change the default recipe of full resolution; all rows are without haze, which came later, but its own."""
     recipe = load_recipe("default")
     recipe = replace(recipe, augmentation=replace(recipe.augmentation, haze=0.0))
     tables = {table: replace(getattr(recipe, table), **values) for table, values in row.changes.items()}

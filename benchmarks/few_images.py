@@ -56,6 +56,7 @@ N = (1, 2, 5, 10, 20)
 SEEDS = (0, 1, 2)
 TOOLS = ("ubend", "ubend_paper", "stardist", "monai", "nnunet")
 RIVALS = {"stardist": "stardist", "monai": "monai", "nnunet": "nnunetv2"}
+OURS = ("ubend", "ubend_paper")
 NAMES = {
     "ubend": "ubend",
     "ubend_paper": "ubend, recipe `paper`",
@@ -504,11 +505,11 @@ class Spread:
         return mean(self.values)
 
     def ahead_of(self, other: "Spread") -> bool | None:
-        """Whether the mean is higher over the seeds that both have, so of the same images; None if they share none."""
+        """Whether the mean is no lower over the seeds that both have, so of the same images; None if they share none."""
         shared = self.by_seed.keys() & other.by_seed.keys()
         if not shared:
             return None
-        return mean(self.by_seed[seed] for seed in shared) > mean(other.by_seed[seed] for seed in shared)
+        return mean(self.by_seed[seed] for seed in shared) >= mean(other.by_seed[seed] for seed in shared)
 
     def __str__(self) -> str:
         if len(self.values) == 1:
@@ -575,7 +576,7 @@ def standing(table: Table) -> str:
         spreads = {tool: table[name, n, score, tool] for tool in TOOLS if (name, n, score, tool) in table}
         if n > 10 or "ubend" not in spreads:
             continue
-        ahead = {tool: spreads["ubend"].ahead_of(spread) for tool, spread in spreads.items() if tool != "ubend"}
+        ahead = {tool: spreads["ubend"].ahead_of(spread) for tool, spread in spreads.items() if tool not in OURS}
         ahead = {tool: is_ahead for tool, is_ahead in ahead.items() if is_ahead is not None}
         if not ahead:
             continue
@@ -618,7 +619,7 @@ def clock_kept(rows: Sequence[dict[str, str]]) -> str:
 
 
 LEGEND = """\
-The best of a row is in bold. Of several seeds the mean, and in brackets the lowest and the highest; without brackets it
+In bold is who is ahead of every other over the seeds that both have, so on the same images. Of several seeds the mean, and in brackets the lowest and the highest; without brackets it
 is one seed. A seed says which images are trained on and how the network begins; the n images are the first n of one
 list a seed. {folds}
 
