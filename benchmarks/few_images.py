@@ -505,7 +505,7 @@ class Spread:
         return mean(self.values)
 
     def ahead_of(self, other: "Spread") -> bool | None:
-        """Whether the mean is no lower over the seeds that both have, so of the same images; None if they share none."""
+        """Whether the mean is no lower over the seeds that both have, so on the same images; None if there is none."""
         shared = self.by_seed.keys() & other.by_seed.keys()
         if not shared:
             return None
@@ -619,9 +619,9 @@ def clock_kept(rows: Sequence[dict[str, str]]) -> str:
 
 
 LEGEND = """\
-In bold is who is ahead of every other over the seeds that both have, so on the same images. Of several seeds the mean, and in brackets the lowest and the highest; without brackets it
-is one seed. A seed says which images are trained on and how the network begins; the n images are the first n of one
-list a seed. {folds}
+In bold is who is ahead of every other over the seeds that both have, so on the same images. Of several seeds the mean,
+and in brackets the lowest and the highest; without brackets it is one seed. A seed says which images are trained on and
+how the network begins; the n images are the first n of one list a seed. {folds}
 
 V_Rand and V_Info are those after thinning, at the best of 11 thresholds, from the probabilities. MONAI and nnU-Net
 separate no objects: on dsb2018 and coelho2009_nuclei they learn the foreground, and its connected pieces are their

@@ -153,7 +153,8 @@ def report() -> None:
         [
             row["set"],
             row["split"],
-            f"{row['command_minutes'] or row['minutes']} min, {row['cores']} core{'s' * (row['cores'] != '1')}, {int(row['steps']):,} steps",
+            f"{row['command_minutes'] or row['minutes']} min, {row['cores']} core{'s' * (row['cores'] != '1')}, "
+            f"{int(row['steps']):,} steps",
             row["score"],
             row["goal"],
             f"{row['date']}, {row['processor']}",
