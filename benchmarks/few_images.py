@@ -26,7 +26,6 @@ holds prediction. All tools use the CPU alone.
 
 import argparse
 import contextlib
-import csv
 import datetime
 import fcntl
 import json
@@ -46,7 +45,7 @@ from statistics import mean, median
 
 import numpy as np
 from real_data import DATA, fluorescence_files
-from report import PAGE, markdown_table, processor, write_section
+from report import PAGE, keep, kept, markdown_table, processor, write_section
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "few_images.csv"
@@ -229,24 +228,6 @@ def key_of(row: dict[str, str]) -> tuple[str, ...]:
     return (row["set"], row["tool"], row["n"], row["seed"], minutes, row["cores"])
 
 
-def read_results() -> list[dict[str, str]]:
-    if not RESULTS.is_file():
-        return []
-    with RESULTS.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def append_result(row: dict[str, str]) -> None:
-    """Add a row; other processes may do so at the same time."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a", newline="", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if file.seek(0, os.SEEK_END) == 0:
-            writer.writeheader()
-        writer.writerow(row)
-
-
 def copy_images(name: str, numbers: Sequence[int], folder: Path) -> None:
     names = FOLDS[name].names()
     shutil.rmtree(folder, ignore_errors=True)
@@ -414,7 +395,7 @@ class Work:
         self.failed: list[str] = []
 
     def left(self) -> str:
-        known, waiting = read_results(), self.waiting.qsize()
+        known, waiting = kept(RESULTS), self.waiting.qsize()
         seconds = sum(expected_seconds(run, known) for run in self.runs[len(self.runs) - waiting :])
         until = max(0.0, self.end - time.monotonic())
         return f"{waiting} more wait, {seconds / 60 / len(self.chosen.cores):.0f} min of work; {until / 60:.0f} left"
@@ -427,12 +408,12 @@ class Work:
                 run = self.waiting.get_nowait()
             except queue.Empty:
                 return
-            known = read_results()
+            known = kept(RESULTS)
             if time.monotonic() + expected_seconds(run, known) > self.end:
                 print(f"{run}: not begun, it would not end in time", flush=True)
                 continue
             with claimed(run, self.chosen.out) as mine:
-                done = not self.chosen.again and run.key in {key_of(row) for row in read_results()}
+                done = not self.chosen.again and run.key in {key_of(row) for row in kept(RESULTS)}
                 if not mine or done:
                     continue
                 print(f"{run}: begun ({self.left()})", flush=True)
@@ -442,7 +423,7 @@ class Work:
                     print(f"{run}: FAILED, {error}", flush=True)
                     self.failed.append(str(run))
                     continue
-                append_result(row)
+                keep(RESULTS, COLUMNS, [row])
                 said = ", ".join(f"{name} {row[name]}" for name in FOLDS[run.set].scores)
                 print(f"{run}: {said} ({row['steps']} steps in {row['minutes_taken']} min)", flush=True)
 
@@ -466,7 +447,7 @@ def run_all(chosen: argparse.Namespace) -> None:
     if len({len(group) for group in groups}) > 1:
         sys.exit("groups of cores must be of one size: what they measure stands in one table")
     chosen.out.mkdir(parents=True, exist_ok=True)
-    runs, known = planned(chosen, tools, len(groups[0])), read_results()
+    runs, known = planned(chosen, tools, len(groups[0])), kept(RESULTS)
     done = set() if chosen.again else {key_of(row) for row in known}
     todo = [run for run in runs if run.key not in done]
     minutes = sum(expected_seconds(run, known) for run in todo) / 60 / len(groups)
@@ -692,7 +673,7 @@ def _cores(cores: str) -> str:
 
 
 def report() -> None:
-    rows = newest(read_results())
+    rows = newest(kept(RESULTS))
     if not rows:
         sys.exit(f"nothing has been measured yet: {RESULTS} is not there")
     parts = []
@@ -708,7 +689,7 @@ def report() -> None:
                 "trained on all 30 slices for ten hours and scored on the organisers' hidden test set, so on other "
                 "images than these."
             )
-        of_table = [row for row in newest(rows) if key_of(row)[-2:] == setting]
+        of_table = [row for row in rows if key_of(row)[-2:] == setting]
         parts.append(f"{head}{picture}\n\n{markdown_of(table)}\n\n{steps_made(of_table)}{clock_kept(of_table)}")
     folds = " ".join(f"{name}: {fold.about}." for name, fold in FOLDS.items())
     versions = sorted({one for row in rows for one in row["versions"].split(", ")})

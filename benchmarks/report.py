@@ -55,7 +55,7 @@ def keep(path: Path, fields: Sequence[str], rows: Sequence[dict[str, Any]]) -> N
     with path.open("a", newline="", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         writer = csv.DictWriter(file, fields, lineterminator="\n")
-        if file.tell() == 0:
+        if file.seek(0, os.SEEK_END) == 0:
             writer.writeheader()
         writer.writerows(rows)
 
